@@ -1,0 +1,66 @@
+"""How a rank tells what it is doing: one JSON object a line, to the rank shim.
+
+The shim hands each rank a pipe (``HPCTRAIN_EVENTS_FD``) and sends what comes out of it to
+the launcher, the only writer of the run directory. Outside a launch :func:`emit` does nothing,
+so a script that calls it also runs by itself. Unknown values are ``null``, never 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+SCHEMA = 1
+EVENTS_FD_VARIABLE = "HPCTRAIN_EVENTS_FD"
+
+
+def encode_event(event: str, **fields: Any) -> bytes:
+    """Return one event as a line of JSON.
+
+    Raises:
+        TypeError: a field is no JSON value. NaN and infinities, which JSON lacks, are written
+            as the strings ``"nan"``, ``"inf"`` and ``"-inf"``: a broken loss must stay visible.
+    """
+    record = {"schema": SCHEMA, "event": event, "time_s": round(time.time(), 6), **fields}
+    try:
+        text = json.dumps(record, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(_spell_out(record), allow_nan=False, separators=(",", ":"))
+    return text.encode() + b"\n"
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Send one event to the launcher; do nothing when no launcher listens."""
+    file_descriptor = os.environ.get(EVENTS_FD_VARIABLE)
+    if file_descriptor is None:
+        return
+    line = encode_event(event, **fields)
+    try:
+        while line:
+            line = line[os.write(int(file_descriptor), line) :]
+    except (OSError, ValueError):
+        # The shim is gone, or a wrapper closed the descriptor: training goes on unobserved.
+        os.environ.pop(EVENTS_FD_VARIABLE, None)
+
+
+def report_step(step: int, **fields: Any) -> None:
+    """Tell hpctrain that this rank has finished a step; safe to call anywhere.
+
+    Args:
+        step: number of finished steps.
+        fields: further values under hpctrain's own names, e.g. ``loss``, ``tokens_per_s``,
+            ``step_time_s`` (s).
+    """
+    emit("step", step=step, **fields)
+
+
+def _spell_out(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _spell_out(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_spell_out(item) for item in value]
+    return value

@@ -1,0 +1,200 @@
+"""The only module that starts processes: here, on another host over ssh, or (in tests) nowhere.
+
+A command is a value, ``Command(argv, env)``, never a shell string. Quoting happens in one
+place, :func:`render_command`, for what people copy and for what ssh hands to a remote shell.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+SSH_CONNECT_TIMEOUT_S = 5
+MAX_PARALLEL_HOSTS = 64
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start: the argument vector and the variables it gets on top of ours."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a command left behind. ``returncode`` is 124 where it ran out of time, 127 where
+    the program does not exist and -n where signal n ended it."""
+
+    command: Command
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        return self.returncode == 0
+
+    @property
+    def last_words(self) -> str:
+        """The last line that is not blank, of stderr if it has one, else of stdout."""
+        lines = [line for line in (self.stderr or self.stdout).splitlines() if line.strip()]
+        return lines[-1].strip() if lines else f"exit code {self.returncode}, no output"
+
+
+def render_command(command: Command) -> str:
+    """Return the command as one line for a POSIX shell.
+
+    >>> render_command(Command(("echo", "two words"), {"A": "1 2"}))
+    "env 'A=1 2' echo 'two words'"
+    >>> render_command(Command(("true",)))
+    'true'
+    """
+    assignments = [f"{name}={value}" for name, value in command.env.items()]
+    return shlex.join([*(["env", *assignments] if assignments else []), *command.argv])
+
+
+class Executor(Protocol):
+    """Where commands run. A fake stands at this seam and nowhere else."""
+
+    def run(self, command: Command, *, timeout_s: float, stdin: str = "") -> Completed:
+        """Run to the end, or for `timeout_s`; never raise for what the command does."""
+        ...
+
+
+class LocalExecutor:
+    """Run commands on this machine."""
+
+    def run(self, command: Command, *, timeout_s: float, stdin: str = "") -> Completed:
+        try:
+            done = subprocess.run(
+                command.argv,
+                env={**os.environ, **command.env},
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                start_new_session=True,  # no terminal to ask for a password on
+            )
+        except subprocess.TimeoutExpired as late:
+            out, err = (_as_text(late.stdout), _as_text(late.stderr))
+            return Completed(command, 124, out, err or f"no answer within {timeout_s:g} s")
+        except OSError as missing:
+            return Completed(command, 127, "", f"{command.argv[0]}: {missing.strerror}")
+        return Completed(command, done.returncode, done.stdout, done.stderr)
+
+    def start(
+        self,
+        command: Command,
+        *,
+        stdout: int,
+        stderr: int,
+        cwd: Path | None = None,
+        die_with_parent: bool = False,
+        only_env: Mapping[str, str] | None = None,
+        new_session: bool = True,
+    ) -> subprocess.Popen[bytes]:
+        """Start a command that is watched while it runs.
+
+        Args:
+            stdout: as for :class:`subprocess.Popen`; likewise `stderr`.
+            die_with_parent: have the kernel send SIGTERM to the command when we die.
+            only_env: the whole environment, in place of ours.
+
+        Raises:
+            OSError: the program cannot be started.
+        """
+        environ = os.environ if only_env is None else only_env
+        return subprocess.Popen(
+            command.argv,
+            env={**environ, **command.env},
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            start_new_session=new_session,
+            preexec_fn=_terminate_with_parent if die_with_parent else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SshExecutor:
+    """Run commands on another host, without ever asking a question.
+
+    The remote login shell parses the line that ssh sends, so the command is quoted once for it.
+    """
+
+    destination: str
+    ssh_options: tuple[str, ...] = ()
+    local: Executor = field(default_factory=LocalExecutor)
+
+    def command_for(self, command: Command) -> Command:
+        """Return the ssh command that runs `command` there."""
+        options = ("-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_CONNECT_TIMEOUT_S}")
+        line = render_command(command)
+        return Command(("ssh", *options, *self.ssh_options, "--", self.destination, line))
+
+    def run(self, command: Command, *, timeout_s: float, stdin: str = "") -> Completed:
+        done = self.local.run(self.command_for(command), timeout_s=timeout_s, stdin=stdin)
+        return Completed(command, done.returncode, done.stdout, done.stderr)
+
+
+class RecordingExecutor:
+    """Remember commands and answer from a table of patterns: the one fake, for tests.
+
+    Args:
+        answers: regular expression over the rendered command → (exit code, stdout, stderr);
+            the first that matches counts.
+    """
+
+    def __init__(self, answers: Mapping[str, tuple[int, str, str]] | None = None) -> None:
+        self.answers = dict(answers or {})
+        self.commands: list[Command] = []
+
+    def run(self, command: Command, *, timeout_s: float, stdin: str = "") -> Completed:
+        self.commands.append(command)
+        line = render_command(command)
+        for pattern, (code, out, err) in self.answers.items():
+            if re.search(pattern, line):
+                return Completed(command, code, out, err)
+        return Completed(command, 127, "", f"{command.argv[0]}: no such program (recorded)")
+
+
+def run_on_all(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], limit: int = MAX_PARALLEL_HOSTS
+) -> list[_Result]:
+    """Do `work` for every item at once, at most `limit` at a time; results in the same order."""
+    if not items:
+        return []
+    with ThreadPoolExecutor(max_workers=min(limit, len(items))) as pool:
+        return list(pool.map(work, items))
+
+
+def with_path(environ: Mapping[str, str], folders: Iterable[str]) -> str:
+    """Return PATH with `folders` in front, each once."""
+    rest = [part for part in environ.get("PATH", os.defpath).split(os.pathsep) if part]
+    front = list(dict.fromkeys(folders))
+    return os.pathsep.join([*front, *(part for part in rest if part not in front)])
+
+
+def _as_text(output: bytes | str | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
+def _terminate_with_parent() -> None:
+    import ctypes
+    import signal
+
+    pr_set_pdeathsig = 1  # linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
