@@ -1,0 +1,153 @@
+"""Every setting: its type, default, unit, allowed range and meaning.
+
+`docs/configuration.md` is checked against this module by a test, so a new setting is a
+deliberate change in both places. Types are strict: ``"3"`` is no number and ``true`` no 1;
+only a whole number is also taken where a fraction is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=1)]
+CountOrZero = Annotated[int, Meta(ge=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Part = Annotated[float, Meta(ge=0, le=1)]
+Decay = Annotated[float, Meta(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The transformer. `preset` fills what is not given."""
+
+    preset: Literal["tiny"] = "tiny"
+    """A named size; the settings below override it one by one."""
+    d_model: Count | None = None
+    """Width of the residual stream."""
+    num_layers: Count | None = None
+    """Transformer blocks."""
+    num_heads: Count | None = None
+    """Attention heads; must divide d_model."""
+    vocab_size: Count | None = None
+    """Tokens that the embedding knows."""
+    seq_len: Count | None = None
+    """Tokens in one training sequence."""
+    position: Literal["learned", "rope"] = "learned"
+    """Position encoding."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Where the tokens come from."""
+
+    path: str = "data/stdlib-bytes"
+    """Folder that `hpctrain data prepare` wrote."""
+    tokenizer: str | None = None
+    """Expected tokenizer; checked against the prepared data. Empty: whatever the data says."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The loop."""
+
+    steps: Count = 300
+    """Optimizer steps of the whole run."""
+    global_batch_size: Count | None = None
+    """Sequences an optimizer step, over all ranks. Give this or batch_size_per_rank."""
+    batch_size_per_rank: Count | None = None
+    """Sequences an optimizer step on each rank (8 where neither is given)."""
+    grad_accum_steps: Count = 1
+    """Forward and backward passes that a step's sequences are split into on each rank."""
+    precision: Literal["fp32"] = "fp32"
+    """Number format of the computation."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes the rank's GPU where there is one. `cpu` also counts cores as local slots."""
+    seed: CountOrZero = 1234
+    """Seed of initial weights and sample order."""
+    eval_every_steps: CountOrZero = 100
+    """Steps between validation losses; 0 for only at the end."""
+    eval_sequences: Count = 64
+    """Sequences in one validation loss, over all ranks."""
+    log_every_steps: Count = 1
+    """Steps between step events."""
+
+    def problems(self) -> list[str]:
+        """Return what no single value can show to be wrong."""
+        if self.global_batch_size is None or self.batch_size_per_rank is None:
+            return []
+        return [
+            f"global_batch_size = {self.global_batch_size} and batch_size_per_rank = "
+            f"{self.batch_size_per_rank} are both given; expected one of them"
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """AdamW, its schedule and its limits."""
+
+    lr: Positive = 1e-3
+    """Peak learning rate."""
+    min_lr_ratio: Part = 0.1
+    """Learning rate at the end of the cosine, as a part of the peak."""
+    warmup_steps: CountOrZero = 20
+    """Steps of linear warm-up."""
+    weight_decay: NonNegative = 0.1
+    """AdamW's decoupled weight decay, on matrices only."""
+    beta1: Decay = 0.9
+    """AdamW's decay of the first moment."""
+    beta2: Decay = 0.95
+    """AdamW's decay of the second moment."""
+    clip_norm: NonNegative = 1.0
+    """Largest global gradient norm; 0 for no clipping."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommConfig:
+    """How gradients are exchanged."""
+
+    backend: Literal["horovod", "none"] = "horovod"
+    """`none` is for one rank."""
+    bucket_mb: Positive = 25.0
+    """Size of a flat gradient bucket (MiB)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchConfig:
+    """How ranks are started."""
+
+    np: Count | None = None
+    """Ranks; all slots where not given. `--np` overrides."""
+    hosts: str | None = None
+    """Hostfile, relative to where hpctrain runs. `--hosts` overrides."""
+    mpirun: str | None = None
+    """The launcher to use, in place of the one that preflight names."""
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Variables for every rank."""
+    forward: tuple[str, ...] = ()
+    """Further variables of this shell that remote ranks get; `*` at the end of a name matches."""
+    subnet: str | None = None
+    """Network (CIDR) for MPI's and hpctrain's own traffic, in place of the one chosen."""
+    threads_per_rank: Count | None = None
+    """OMP_NUM_THREADS of each rank; else each host's cores shared among its ranks."""
+    start_timeout_s: Positive = 120.0
+    """Longest time until every rank has reported (s)."""
+    grace_s: Positive = 5.0
+    """Time that ranks get between SIGTERM and SIGKILL when a run ends early (s)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """All of it: the content of a run's `run.toml`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    comm: CommConfig = field(default_factory=CommConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
