@@ -1,0 +1,183 @@
+"""Prepared data on disk: `index.json` and the token shards that it names.
+
+A shard is nothing but tokens, one after the other, so reading is a memory map and no parsing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hpctrain.errors import DataError, raise_all
+from hpctrain.train.sources import show
+
+if TYPE_CHECKING:
+    import numpy as np
+
+INDEX_NAME = "index.json"
+SCHEMA = 1
+TRAIN, VALIDATION = "train", "validation"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """One file of tokens."""
+
+    file: str
+    tokens: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """The training or the validation part."""
+
+    tokens: int
+    documents: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataIndex:
+    """The content of `index.json`."""
+
+    schema: Literal[1]
+    tokenizer: str
+    vocab_size: int
+    dtype: Literal["uint8", "uint16", "uint32"]
+    separator: int
+    splits: dict[Literal["train", "validation"], Split]
+    source: dict[str, Any] = field(default_factory=dict)
+    """What it was made of, for people."""
+    request: dict[str, Any] = field(default_factory=dict)
+    """What was asked for: the same request need not be carried out twice."""
+    created: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """What the tokens are, in 16 hexadecimal digits: equal data, equal digest."""
+        parts = [shard.sha256 for name in (TRAIN, VALIDATION) for shard in self.splits[name].shards]
+        return hashlib.sha256(" ".join([self.dtype, *parts]).encode()).hexdigest()[:16]
+
+
+def read_index(folder: Path) -> DataIndex:
+    """Read a prepared folder's index.
+
+    Raises:
+        DataError: the folder holds no prepared data, or its index is damaged.
+    """
+    import msgspec
+
+    path = folder / INDEX_NAME
+    where = show(str(path))
+    again = "Make it with: hpctrain data prepare"
+    try:
+        index = msgspec.json.decode(path.read_bytes(), type=DataIndex)
+    except FileNotFoundError:
+        raise DataError(
+            f"data.path: holds no prepared data, got {show(str(folder))}; "
+            f"expected a folder with {INDEX_NAME}. {again} --out {show(str(folder))}"
+        ) from None
+    except OSError as problem:
+        raise DataError(f"{where}: cannot be read: {problem.strerror}.") from problem
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise DataError(f"{where}: damaged index: {problem}. {again} --force") from problem
+    missing = [name for name in (TRAIN, VALIDATION) if name not in index.splits]
+    names = [shard.file for split in index.splits.values() for shard in split.shards]
+    outside = [name for name in names if Path(name).name != name]
+    if missing or outside:
+        reason = f"no split {missing[0]!r}" if missing else f"shard outside, got {outside[0]!r}"
+        raise DataError(f"{where}: damaged index: {reason}. {again} --force")
+    return index
+
+
+def find_damage(folder: Path, index: DataIndex, *, checksums: bool = False) -> list[str]:
+    """Return what is wrong with the shards, one message each; nothing where all is well.
+
+    Args:
+        checksums: also read every byte and compare its sha256, not the sizes alone.
+    """
+    problems = []
+    for shard in (shard for split in index.splits.values() for shard in split.shards):
+        path = folder / shard.file
+        try:
+            size_bytes = path.stat().st_size
+            if size_bytes != shard.size_bytes:
+                problems.append(
+                    f"{show(str(path))}: damaged shard, got {size_bytes} bytes; "
+                    f"expected {shard.size_bytes}."
+                )
+            elif checksums and (sha256 := _sha256(path)) != shard.sha256:
+                problems.append(
+                    f"{show(str(path))}: damaged shard, got sha256 {sha256[:16]}…; "
+                    f"expected {shard.sha256[:16]}…"
+                )
+        except OSError as problem:
+            problems.append(f"{show(str(path))}: shard cannot be read: {problem.strerror}.")
+    return problems
+
+
+def open_data(folder: Path) -> DataIndex:
+    """Read the index and prove that every shard is there in full.
+
+    Raises:
+        DataError: naming every shard that is missing or has another size.
+    """
+    index = read_index(folder)
+    problems = find_damage(folder, index)
+    remedy = "Make it again with: hpctrain data prepare --force"
+    raise_all(DataError, [f"{problem} {remedy}" for problem in problems])
+    return index
+
+
+class Windows:
+    """A split as windows of `seq_len` + 1 tokens, read through memory maps.
+
+    Window i's targets are its inputs one token later, so windows start `seq_len` tokens apart
+    and each token is an input once. No window runs over a shard's end.
+    """
+
+    def __init__(self, folder: Path, index: DataIndex, split: str, seq_len: int) -> None:
+        import numpy as np
+
+        self.seq_len = seq_len
+        self._folder = folder
+        self._dtype = np.dtype(index.dtype).newbyteorder("<")
+        self._shards = index.splits[split].shards
+        counts = [max(shard.tokens - 1, 0) // seq_len for shard in self._shards]
+        self._ends = np.cumsum(counts, dtype=np.int64)
+        self._maps: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def read(self, samples: np.ndarray) -> np.ndarray:
+        """Return the windows of the given numbers: (samples,) → (samples, seq_len + 1) int64."""
+        import numpy as np
+
+        tokens = np.empty((len(samples), self.seq_len + 1), dtype=np.int64)
+        shards = np.searchsorted(self._ends, samples, side="right")
+        for row, (sample, shard) in enumerate(zip(samples.tolist(), shards.tolist(), strict=True)):
+            first = int(self._ends[shard - 1]) if shard else 0
+            start = (sample - first) * self.seq_len
+            tokens[row] = self._map(shard)[start : start + self.seq_len + 1]
+        return tokens
+
+    def _map(self, shard: int) -> np.ndarray:
+        import numpy as np
+
+        if shard not in self._maps:
+            path = self._folder / self._shards[shard].file
+            self._maps[shard] = np.memmap(path, dtype=self._dtype, mode="r")
+        return self._maps[shard]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
