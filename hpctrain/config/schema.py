@@ -38,7 +38,7 @@ class ModelConfig:
     """Tokens that the embedding knows."""
     seq_len: Count | None = None
     """Tokens in one training sequence."""
-    position: Literal["learned", "rope"] = "learned"
+    position: Literal["learned", "sinusoidal", "rope"] = "learned"
     """Position encoding."""
 
 
