@@ -1,0 +1,67 @@
+"""Start of a rank: ``python -m hpctrain.train [--config FILE] [--set section.key=value]…``
+
+Under `hpctrain run` the configuration comes, resolved, in HPCTRAIN_CONFIG_JSON. By hand it
+comes from the options; start several ranks with an mpirun of your own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpctrain.config import Config, config_from_tables, load_config
+from hpctrain.errors import EXIT_OK, ConfigError, HpctrainError
+
+CONFIG_VARIABLE = "HPCTRAIN_CONFIG_JSON"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train one rank's part of a run; return the exit code."""
+    try:
+        config = read_config(argv)
+
+        # Late, so that --help and a wrong option are answered without loading torch.
+        from hpctrain.train.communicator import open_communicator
+        from hpctrain.train.loop import run_training
+
+        comm = open_communicator(config.comm.backend)
+        try:
+            run_training(config, comm)
+        finally:
+            comm.shutdown()
+    except HpctrainError as error:
+        print(error, file=sys.stderr, flush=True)
+        return error.exit_code
+    return EXIT_OK
+
+
+def read_config(argv: Sequence[str] | None) -> Config:
+    """Return the configuration from the options or, without any, from the environment.
+
+    Raises:
+        ConfigError: something in it is wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m hpctrain.train", description="Train one rank's part of a run."
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (TOML)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="one setting, e.g. train.steps=100; may be given several times",
+    )  # fmt: skip
+    options = parser.parse_args(argv)
+    resolved = os.environ.get(CONFIG_VARIABLE)
+    if resolved is None or options.config or options.overrides:
+        return load_config(options.config, options.overrides)
+    try:
+        return config_from_tables(json.loads(resolved))
+    except json.JSONDecodeError as problem:
+        raise ConfigError(f"{CONFIG_VARIABLE}: not valid JSON: {problem}.") from problem
+
+
+if __name__ == "__main__":
+    sys.exit(main())

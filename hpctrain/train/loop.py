@@ -1,0 +1,158 @@
+"""The training run of one rank, from its configuration to its last step.
+
+Whatever the number of ranks, a step sees the same sequences, and each rank divides its summed
+token losses by the token count of the whole step. The sum over the ranks is then the global
+mean, of the loss and of the gradient, even where ranks have unequal shares.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hpctrain.config import Config
+from hpctrain.train.agreement import TrainingError, raise_together
+from hpctrain.train.communicator import Communicator
+from hpctrain.train.data import ValidationBatches
+from hpctrain.train.exchange import GradientExchange
+from hpctrain.train.measure import Reporter, StepClock
+from hpctrain.train.model import Transformer, sum_token_losses
+from hpctrain.train.optimizer import (
+    clip_by_global_norm,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+)
+from hpctrain.train.presets import count_parameters
+from hpctrain.train.setup import Setup, set_up_together
+from hpctrain.train.shards import TRAIN
+
+
+def run_training(config: Config, comm: Communicator) -> None:
+    """Train; every rank calls this with the same configuration.
+
+    Raises:
+        HpctrainError: on every rank if any rank cannot start, or the loss stops being a number.
+    """
+    setup = set_up_together(config, comm)
+    train, steps = config.train, config.train.steps
+    tokens_per_step = setup.global_batch * setup.size.seq_len
+    model, batches = setup.model, setup.batches
+    exchange = GradientExchange(model, comm, config.comm.bucket_mb)
+    optimizer = make_optimizer(exchange.buckets, config.optim)
+    gradients = [bucket.gradients for bucket in exchange.buckets]
+    reporter = Reporter(comm, setup.device, tokens_per_step)
+    _report_start(reporter, config, setup, comm)
+
+    val_loss = None
+    unread: list[tuple[Tensor, Tensor]] = []  # (own, global) losses, still on the device
+    clock = StepClock(setup.device)
+    for step in range(steps):
+        clock.start_step()
+        micro_batches = batches.read(step, train.grad_accum_steps)
+        clock.mark("data")
+
+        exchange.clear()
+        for number, (inputs, targets) in enumerate(micro_batches, start=1):
+            loss = sum_token_losses(model(inputs), targets) / tokens_per_step
+            exchange.loss += loss.detach()
+            clock.mark("forward")
+            if number == len(micro_batches):
+                own_loss = exchange.loss.clone()
+                exchange.send_during_backward()
+            loss.backward()
+            clock.mark("backward")
+        exchange.finish()
+        clock.mark("exposed_comm")
+
+        rate = learning_rate(step, steps, config.optim)
+        set_learning_rate(optimizer, rate)
+        norm = clip_by_global_norm(gradients, config.optim.clip_norm)
+        optimizer.step()
+        clock.mark("optimizer")
+
+        unread.append((own_loss, exchange.loss.clone()))
+        done = step + 1
+        if done % train.log_every_steps == 0 or done == steps:
+            step_time_s, phases_s = clock.read()
+            _stop_if_broken(unread, done, comm)
+            reporter.step(
+                done, steps, loss=unread[-1][1].item(), lr=rate, grad_norm=norm.item(),
+                new_steps=len(unread), step_time_s=step_time_s, phases_s=phases_s,
+            )  # fmt: skip
+            last_loss = unread[-1][1].item()
+            unread.clear()
+        if done == steps or (train.eval_every_steps and done % train.eval_every_steps == 0):
+            val_loss = evaluate(model, setup.validation, comm)
+            if val_loss is not None:
+                reporter.evaluated(done, val_loss)
+            clock.restart()
+    reporter.finished(steps, last_loss, val_loss)
+    comm.barrier()
+
+
+def evaluate(model: Transformer, validation: ValidationBatches, comm: Communicator) -> float | None:
+    """Return the mean loss over the validation windows (nats a token); None if there are none.
+
+    Every rank must call this. Sums are in double precision, so that the split over ranks
+    does not show.
+    """
+    if not validation.sequences:
+        return None
+    total = torch.zeros(2, dtype=torch.float64)  # summed loss, tokens
+    model.eval()
+    with torch.inference_mode():
+        for inputs, targets in validation:
+            loss = sum_token_losses(model(inputs), targets)
+            total += torch.tensor([loss.item(), targets.numel()], dtype=torch.float64)
+    model.train()
+    loss_sum, tokens = comm.all_reduce_sum(total, "validation").tolist()
+    return loss_sum / tokens
+
+
+def _stop_if_broken(unread: list[tuple[Tensor, Tensor]], done: int, comm: Communicator) -> None:
+    """Stop all ranks if a loss is not a number; the global loss shows it to each of them."""
+    for step, (own, total) in enumerate(unread, start=done - len(unread) + 1):
+        if math.isfinite(total.item()):
+            continue
+        problem = None
+        if not math.isfinite(own.item()):
+            problem = TrainingError(
+                f"step {step}: the loss of rank {comm.rank} is not finite, got {own.item()}. "
+                "Lower optim.lr, lengthen optim.warmup_steps, or lower optim.clip_norm."
+            )
+        raise_together(comm, problem)
+        raise TrainingError(
+            f"step {step}: the sum of the ranks' losses is not finite, got {total.item()}, though "
+            "each rank's own is. The exchange or the memory of a host is faulty."
+        )
+
+
+def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Communicator) -> None:
+    train, size, data = config.train, setup.size, setup.index.splits
+    params = count_parameters(size)
+    on_cpu = setup.device.type == "cpu"
+    threads = f", {torch.get_num_threads()} threads each" if on_cpu else ""
+    validation = f"{setup.validation.sequences} sequences validate"
+    if setup.validation.sequences < train.eval_sequences:
+        validation += f" (train.eval_sequences = {train.eval_sequences}: there are no more)"
+    header = [
+        ("model", f"{params:,} parameters: {size.num_layers} layers, d_model {size.d_model}, "
+                  f"{size.num_heads} heads, {size.position} positions"),
+        ("data", f"{config.data.path}: {data[TRAIN].tokens:,} training tokens, {validation}"),
+        ("step", f"{setup.global_batch} sequences of {size.seq_len} tokens = "
+                 f"{setup.global_batch * size.seq_len:,} tokens"),
+        ("ranks", f"{comm.size} on {setup.device}{threads}, {comm.backend}, {train.precision}"),
+    ]  # fmt: skip
+    if config.optim.warmup_steps >= train.steps:
+        header.append(
+            ("warning", f"optim.warmup_steps = {config.optim.warmup_steps} is not over within "
+                        f"train.steps = {train.steps}: the rate never reaches optim.lr")
+        )  # fmt: skip
+    reporter.started(
+        header, params=params, steps=train.steps, backend=comm.backend,
+        precision=train.precision, data=config.data.path, global_batch_size=setup.global_batch,
+        seq_len=size.seq_len,
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""AdamW over flat tensors, its schedule, and clipping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hpctrain.config.schema import OptimConfig
+from hpctrain.train.exchange import Bucket
+
+
+def make_optimizer(buckets: Sequence[Bucket], config: OptimConfig) -> torch.optim.AdamW:
+    """Return AdamW over the buckets' flat tensors, with weight decay on matrices only.
+
+    AdamW works element by element, so a flat tensor and the parameters in it get the same
+    update (Loshchilov and Hutter 2019, arXiv:1711.05101).
+    """
+    with_decay, without = [], []
+    for bucket in buckets:
+        middle = bucket.layout.decayed
+        with_decay.append(_flat_parameter(bucket.parameters[:middle], bucket.gradients[:middle]))
+        without.append(_flat_parameter(bucket.parameters[middle:], bucket.gradients[middle:]))
+    groups = [
+        {"params": [p for p in with_decay if p.numel()], "weight_decay": config.weight_decay},
+        {"params": [p for p in without if p.numel()], "weight_decay": 0.0},
+    ]
+    options = {"lr": config.lr, "betas": (config.beta1, config.beta2)}
+    groups = [group for group in groups if group["params"]]
+    try:
+        return torch.optim.AdamW(groups, fused=True, **options)
+    except RuntimeError:  # a device without the fused kernel
+        return torch.optim.AdamW(groups, **options)
+
+
+def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
+    """Return the rate of step `step` (0 … steps-1): linear warm-up, then a cosine.
+
+    The cosine ends at ``lr * min_lr_ratio`` in the last step (Loshchilov and Hutter 2017,
+    arXiv:1608.03983, equation 5, one cycle).
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, steps - 1 - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use `rate` for every parameter from now on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def clip_by_global_norm(gradients: Sequence[Tensor], limit: float) -> Tensor:
+    """Scale the gradients in place to a global norm of at most `limit`; 0 for no limit.
+
+    Returns:
+        The norm before clipping, ().
+    """
+    norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
+    norm = torch.linalg.vector_norm(norms)
+    if limit > 0 and (norm.device.type != "cpu" or norm > limit):
+        # On a GPU the host must not wait for the norm, so it scales by 1 where nothing is over.
+        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factor)
+    return norm
+
+
+def _flat_parameter(values: Tensor, gradients: Tensor) -> nn.Parameter:
+    parameter = nn.Parameter(values)
+    parameter.grad = gradients
+    return parameter

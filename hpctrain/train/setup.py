@@ -1,0 +1,105 @@
+"""What a rank needs before its first step, and the proof that every rank has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hpctrain.config import Config
+from hpctrain.errors import DataError, HpctrainError, raise_all
+from hpctrain.train.agreement import raise_together
+from hpctrain.train.communicator import Communicator
+from hpctrain.train.data import TrainingBatches, ValidationBatches, resolve_global_batch_size, share
+from hpctrain.train.device import choose_device
+from hpctrain.train.model import Transformer, build_model
+from hpctrain.train.presets import ModelSize, resolve_model
+from hpctrain.train.shards import TRAIN, VALIDATION, DataIndex, Windows, open_data
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What a rank has before it talks to the others."""
+
+    size: ModelSize
+    device: torch.device
+    index: DataIndex
+    global_batch: int
+    batches: TrainingBatches
+    validation: ValidationBatches
+    model: Transformer
+
+
+def set_up_together(config: Config, comm: Communicator) -> Setup:
+    """Return what this rank trains with, once every rank has it and all have the same data.
+
+    Raises:
+        HpctrainError: on every rank if any rank lacks something.
+    """
+    setup, problem = None, None
+    try:
+        setup = _set_up(config, comm)
+    except HpctrainError as error:
+        problem = error
+    raise_together(comm, problem)
+    assert setup is not None
+
+    mine = int(setup.index.digest[:12], 16)
+    first = int(comm.broadcast(torch.tensor([mine]), "data digest"))
+    if mine != first:
+        problem = DataError(
+            f"rank {comm.rank}: {config.data.path} holds other tokens than on rank 0, got digest "
+            f"{mine:012x}; expected {first:012x}. Copy rank 0's folder to this host."
+        )
+    raise_together(comm, problem)
+    return setup
+
+
+def _set_up(config: Config, comm: Communicator) -> Setup:
+    train = config.train
+    global_batch = resolve_global_batch_size(train, comm.size)
+    size = resolve_model(config.model)
+    device = choose_device(train.device, comm.local_rank, comm.local_size)
+    folder = Path(config.data.path)
+    index = open_data(folder)
+    training = Windows(folder, index, TRAIN, size.seq_len)
+    _check_data(config, size, index, training)
+    return Setup(
+        size=size,
+        device=device,
+        index=index,
+        global_batch=global_batch,
+        batches=TrainingBatches(
+            training, global_batch=global_batch, seed=train.seed,
+            rank=comm.rank, size=comm.size, device=device,
+        ),
+        validation=ValidationBatches(
+            Windows(folder, index, VALIDATION, size.seq_len), sequences=train.eval_sequences,
+            batch_size=max(1, len(share(global_batch, 0, comm.size)) // train.grad_accum_steps),
+            rank=comm.rank, size=comm.size, device=device,
+        ),
+        model=build_model(size, train.seed).to(device),
+    )  # fmt: skip
+
+
+def _check_data(config: Config, size: ModelSize, index: DataIndex, training: Windows) -> None:
+    where, errors = config.data.path, []
+    if index.vocab_size != size.vocab_size:
+        errors.append(
+            f"{where}: its tokens do not fit the model, got vocab_size {index.vocab_size} "
+            f"({index.tokenizer}); expected model.vocab_size = {size.vocab_size}. Set "
+            f"model.vocab_size={index.vocab_size}, or prepare data with another tokenizer."
+        )
+    if config.data.tokenizer not in (None, index.tokenizer):
+        errors.append(
+            f"{where}: made with another tokenizer, got {index.tokenizer!r}; expected "
+            f"data.tokenizer = {config.data.tokenizer!r}."
+        )
+    if len(training) == 0:
+        errors.append(
+            f"{where}: less than one sequence of training text, got "
+            f"{index.splits[TRAIN].tokens} tokens; expected at least model.seq_len + 1 = "
+            f"{size.seq_len + 1} in a shard. Prepare more text, or set a shorter model.seq_len."
+        )
+    raise_all(DataError, errors)
