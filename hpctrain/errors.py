@@ -16,7 +16,6 @@ Whoever checks several things collects all their messages first (:func:`raise_al
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
@@ -95,6 +94,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("zebra", ["slots"])
     ''
     """
+    import difflib  # imported with regular expressions, which a good launch need not pay for
+
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
 

@@ -2,37 +2,40 @@
 
 A command is a value, ``Command(argv, env)``, never a shell string. Quoting happens in one
 place, :func:`render_command`, for what people copy and for what ssh hands to a remote shell.
+
+The rank shim imports this module, so it imports little: named tuples, no dataclasses.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
-import re
-import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SSH_CONNECT_TIMEOUT_S = 5
 MAX_PARALLEL_HOSTS = 64
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """What to start: the argument vector and the variables it gets on top of ours."""
 
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(NamedTuple):
     """What a command left behind. ``returncode`` is 124 where it ran out of time, 127 where
     the program does not exist and -n where signal n ended it."""
 
@@ -60,6 +63,8 @@ def render_command(command: Command) -> str:
     >>> render_command(Command(("true",)))
     'true'
     """
+    import shlex
+
     assignments = [f"{name}={value}" for name, value in command.env.items()]
     return shlex.join([*(["env", *assignments] if assignments else []), *command.argv])
 
@@ -101,21 +106,27 @@ class LocalExecutor:
         stdout: int,
         stderr: int,
         cwd: Path | None = None,
-        die_with_parent: bool = False,
+        parent_death_signal: int | None = None,
         only_env: Mapping[str, str] | None = None,
         new_session: bool = True,
+        close_fds: bool = True,
     ) -> subprocess.Popen[bytes]:
         """Start a command that is watched while it runs.
 
         Args:
             stdout: as for :class:`subprocess.Popen`; likewise `stderr`.
-            die_with_parent: have the kernel send SIGTERM to the command when we die.
+            parent_death_signal: what the kernel sends to the command when we die.
             only_env: the whole environment, in place of ours.
+            new_session: detach it from our terminal and process group.
+            close_fds: False hands down what we were handed.
 
         Raises:
             OSError: the program cannot be started.
         """
         environ = os.environ if only_env is None else only_env
+        before_exec = None
+        if parent_death_signal is not None:
+            before_exec = functools.partial(_prctl, PR_SET_PDEATHSIG, parent_death_signal)
         return subprocess.Popen(
             command.argv,
             env={**environ, **command.env},
@@ -124,12 +135,12 @@ class LocalExecutor:
             stderr=stderr,
             cwd=cwd,
             start_new_session=new_session,
-            preexec_fn=_terminate_with_parent if die_with_parent else None,
+            close_fds=close_fds,
+            preexec_fn=before_exec,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SshExecutor:
+class SshExecutor(NamedTuple):
     """Run commands on another host, without ever asking a question.
 
     The remote login shell parses the line that ssh sends, so the command is quoted once for it.
@@ -137,7 +148,7 @@ class SshExecutor:
 
     destination: str
     ssh_options: tuple[str, ...] = ()
-    local: Executor = field(default_factory=LocalExecutor)
+    local: Executor = LocalExecutor()
 
     def command_for(self, command: Command) -> Command:
         """Return the ssh command that runs `command` there."""
@@ -163,6 +174,8 @@ class RecordingExecutor:
         self.commands: list[Command] = []
 
     def run(self, command: Command, *, timeout_s: float, stdin: str = "") -> Completed:
+        import re
+
         self.commands.append(command)
         line = render_command(command)
         for pattern, (code, out, err) in self.answers.items():
@@ -175,8 +188,10 @@ def run_on_all(
     work: Callable[[_Item], _Result], items: Sequence[_Item], limit: int = MAX_PARALLEL_HOSTS
 ) -> list[_Result]:
     """Do `work` for every item at once, at most `limit` at a time; results in the same order."""
-    if not items:
-        return []
+    if len(items) <= 1:
+        return [work(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor  # 10 ms that a local launch need not pay
+
     with ThreadPoolExecutor(max_workers=min(limit, len(items))) as pool:
         return list(pool.map(work, items))
 
@@ -192,9 +207,10 @@ def _as_text(output: bytes | str | None) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
-def _terminate_with_parent() -> None:
-    import ctypes
-    import signal
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, so that we can find it."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
-    pr_set_pdeathsig = 1  # linux/prctl.h
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value)

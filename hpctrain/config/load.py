@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import msgspec
-
 from hpctrain.config.schema import Config
 from hpctrain.errors import ConfigError, did_you_mean, raise_all
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -39,9 +33,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     return parse_config(text, str(path), overrides)
 
 
-def parse_config(
-    text: str, source: str = "configuration", overrides: Sequence[str] = ()
-) -> Config:
+def parse_config(text: str, source: str = "configuration", overrides: Sequence[str] = ()) -> Config:
     """Return the configuration that TOML `text` and `overrides` describe.
 
     >>> parse_config("[train]\\nsteps = 7", overrides=["optim.lr=0.01"]).optim.lr
@@ -50,9 +42,11 @@ def parse_config(
     Raises:
         ConfigError: naming every unknown key and every value that is not allowed.
     """
+    if not text and not overrides:
+        return Config()
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
+        table = _load_toml(text)
+    except ValueError as problem:
         raise ConfigError(f"{source}: not valid TOML: {problem}.") from problem
     origins: dict[str, str] = {}
     errors: list[str] = []
@@ -61,7 +55,7 @@ def parse_config(
 
     def where(key: str) -> str:
         inside = (origin for name, origin in origins.items() if name.startswith(f"{key}."))
-        known = key in get_type_hints(Config)
+        known = key in _type_hints(Config)
         return origins.get(key) or (not known and next(inside, None)) or f"{source}: {key}"
 
     config = _convert_table(Config, table, "", where, errors)
@@ -74,17 +68,19 @@ def dump_toml(config: Config) -> str:
 
     TOML has no null: settings that are not given stand as comments.
     """
-    import tomli_w
-
     blocks = []
     for name, section in as_tables(config).items():
-        given = {key: value for key, value in section.items() if value is not None}
-        unset = [f"# {key} is not set\n" for key, value in section.items() if value is None]
-        tables = {key: value for key, value in given.items() if isinstance(value, dict)}
-        values = {key: value for key, value in given.items() if key not in tables}
-        blocks.append(f"[{name}]\n" + tomli_w.dumps(values) + "".join(unset))
-        blocks += [f"[{name}.{key}]\n{tomli_w.dumps(table)}" for key, table in tables.items() if table]
-    return "\n".join(blocks)
+        lines = [f"[{name}]"]
+        tables = []
+        for key, value in section.items():
+            if isinstance(value, dict):
+                entries = [f"{json.dumps(k)} = {_toml_value(v)}" for k, v in value.items()]
+                tables.append("\n".join([f"[{name}.{key}]", *entries]))
+            else:
+                known = value is not None
+                lines.append(f"{key} = {_toml_value(value)}" if known else f"# {key} is not set")
+        blocks += ["\n".join(lines), *tables]
+    return "\n\n".join(blocks) + "\n"
 
 
 def as_tables(config: Config) -> dict[str, dict[str, Any]]:
@@ -114,10 +110,33 @@ def config_from_tables(tables: Mapping[str, Any]) -> Config:
 
 def all_keys() -> list[str]:
     """Return every setting as ``section.key``, in the order of the schema."""
-    sections = get_type_hints(Config)
+    sections = _type_hints(Config)
     return [
-        f"{section}.{item.name}" for section in sections for item in dataclasses.fields(sections[section])
+        f"{section}.{item.name}"
+        for section in sections
+        for item in dataclasses.fields(sections[section])
     ]
+
+
+def _type_hints(model: type[Any]) -> dict[str, Any]:
+    from hpctrain.config import constraints
+
+    return get_type_hints(model, localns=vars(constraints), include_extras=True)
+
+
+def _load_toml(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    return tomllib.loads(text)
+
+
+def _toml_value(value: Any) -> str:
+    """Write a value: a JSON string, number, boolean or array of them is TOML as well."""
+    # TOML wants the DEL character escaped, JSON does not.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _convert_table(model: type[Any], table: Any, prefix: str, where: Any, errors: list[str]) -> Any:
@@ -125,7 +144,9 @@ def _convert_table(model: type[Any], table: Any, prefix: str, where: Any, errors
     if not isinstance(table, Mapping):
         errors.append(f"{where(prefix.rstrip('.'))}: should be a table, got {table!r}.")
         return model()
-    hints = get_type_hints(model, include_extras=True)
+    import msgspec
+
+    hints = _type_hints(model)
     values = {}
     for key, item in table.items():
         name = f"{prefix}{key}"
@@ -176,6 +197,6 @@ def _apply_override(
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return _load_toml(f"value = {text}")["value"]
+    except ValueError:
         return text

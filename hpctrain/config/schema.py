@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from msgspec import Meta
-
-Count = Annotated[int, Meta(ge=1)]
-CountOrZero = Annotated[int, Meta(ge=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
-Part = Annotated[float, Meta(ge=0, le=1)]
-Decay = Annotated[float, Meta(ge=0, lt=1)]
+if TYPE_CHECKING:
+    from hpctrain.config.constraints import (
+        Count,
+        CountOrZero,
+        Decay,
+        NonNegative,
+        Part,
+        Positive,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +132,8 @@ class LaunchConfig:
     """Variables for every rank."""
     forward: tuple[str, ...] = ()
     """Further variables of this shell that remote ranks get; `*` at the end of a name matches."""
+    mpirun_args: tuple[str, ...] = ()
+    """Further words for mpirun, as they stand, behind our own."""
     subnet: str | None = None
     """Network (CIDR) for MPI's and hpctrain's own traffic, in place of the one chosen."""
     threads_per_rank: Count | None = None

@@ -1,0 +1,73 @@
+"""The command line: one command a file, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from hpctrain import __version__
+from hpctrain.errors import EXIT_INTERRUPTED, HpctrainError
+
+# name → (module, one line for --help). Listing needs no import, so --help answers at once.
+COMMANDS = {
+    "run": ("hpctrain.cli.run", "Start a training run or any program under mpirun."),
+    "runs": ("hpctrain.cli.runs", "List, show and remove runs."),
+    "data": ("hpctrain.cli.data", "Prepare training data."),
+    "preflight": ("hpctrain.cli.preflight", "Check what is installed here, and how to fix it."),
+    "install-horovod": ("hpctrain.cli.install_horovod", "Build and install Horovod for this MPI."),
+    "completion": ("hpctrain.cli.completion", "Print the script for tab completion."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(COMMANDS[cmd_name][0]).command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Begin with 'hpctrain preflight', then 'hpctrain run --np 2 -- hostname'.",
+)
+@click.version_option(__version__, prog_name="hpctrain")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Distributed training over MPI and Horovod, from one machine to a cluster."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; exit with the documented code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code: Any = cli.main(args=arguments, prog_name="hpctrain", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
+    except HpctrainError as problem:
+        if "--debug" in arguments[:1]:
+            raise
+        for message in problem.messages:
+            click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # | head
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

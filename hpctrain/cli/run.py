@@ -1,0 +1,121 @@
+"""``hpctrain run``: parse, plan, execute, print."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+
+def _complete_set(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from hpctrain.config import all_keys
+
+    return [CompletionItem(f"{key}=") for key in all_keys() if key.startswith(incomplete)]
+
+
+def _complete_config(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from hpctrain.recipes import recipe_names
+
+    recipes = [CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)]
+    return [*recipes, CompletionItem(incomplete, type="file")]
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": False},
+    epilog="""\b
+Examples:
+  hpctrain run --config demo                            train the demo on this machine
+  hpctrain run --np 8 --hosts hostfile -- python train.py --batch-size 256 --lr 0.001
+  hpctrain run -H node1:4,node2:4 --set optim.lr=3e-4 --name big
+  hpctrain run --hosts hostfile --dry-run -- python train.py      what would run
+  hpctrain run --hosts hostfile --explain -- python train.py      and why
+
+\b
+Exit codes: 0 done; that of the first rank that failed; 2 usage; 130 Ctrl-C; 128+n signal n.
+""",
+)
+@click.option("--np", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots.")
+@click.option("--hosts", type=click.Path(path_type=Path), help="Open MPI hostfile.")
+@click.option("-H", "host_list", metavar="LIST", help="Hosts and slots: a:2,node[1-4]:8.")
+@click.option(
+    "--config",
+    "config_name",
+    metavar="FILE.toml",
+    shell_complete=_complete_config,
+    help="Configuration file, or the name of a recipe that comes with hpctrain.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=_complete_set,
+    help="Override one setting, e.g. train.steps=100. Repeatable.",
+)
+@click.option("--name", help="The run's name. Default: the program and the time.")
+@click.option("--resume", is_flag=True, help="Go on with the run called --name.")
+@click.option(
+    "--runs-dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where run directories are made.",
+)
+@click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
+@click.option("--dry-run", is_flag=True, help="Print the exact command; touch no host.")
+@click.option("--explain", is_flag=True, help="Print why each flag and variable is there.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run or --explain: as JSON.")
+@click.option("--probe", is_flag=True, help="Ask the hosts for their facts first, and keep them.")
+@click.argument("program", nargs=-1, type=click.UNPROCESSED)
+def command(
+    np: int | None,
+    hosts: Path | None,
+    host_list: str | None,
+    config_name: str | None,
+    overrides: tuple[str, ...],
+    name: str | None,
+    resume: bool,
+    runs_dir: Path,
+    oversubscribe: bool,
+    dry_run: bool,
+    explain: bool,
+    as_json: bool,
+    probe: bool,
+    program: tuple[str, ...],
+) -> int:
+    """Start COMMAND on every rank under mpirun; without one, hpctrain's own trainer.
+
+    Without --hosts or -H the ranks run on this machine. Options of COMMAND follow after --.
+    """
+    from hpctrain.launch import show
+    from hpctrain.launch.plan import plan_launch
+    from hpctrain.launch.prepare import Asked, gather_facts, prepare_request
+    from hpctrain.launch.start import start_run
+
+    asked = Asked(
+        program=program,
+        np=np,
+        hosts_file=hosts,
+        host_list=host_list,
+        config_name=config_name,
+        overrides=overrides,
+        name=name,
+        resume=resume,
+        runs_dir=runs_dir,
+        oversubscribe=oversubscribe,
+    )
+    prepared = prepare_request(asked, os.environ)
+    facts = gather_facts(prepared, os.environ, probe=probe)
+    plan = plan_launch(prepared.request, facts)
+    if dry_run or explain:
+        click.echo(show.render_json(plan) if as_json else "", nl=as_json)
+        if not as_json:
+            show.print_plan(plan, prepared.warnings, dry_run=dry_run, explain=explain)
+        return 0
+    return start_run(plan, prepared)

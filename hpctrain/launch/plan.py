@@ -1,0 +1,258 @@
+"""Facts and a request in, a launch plan out. Nothing here touches a machine.
+
+`plan_launch` answers: which command, with which environment and files, puts which rank on which
+host, and why is each flag there? Same inputs, same plan, on any machine.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hpctrain.errors import PlanError, raise_all
+from hpctrain.executor import Command
+from hpctrain.facts import Facts
+from hpctrain.launch.channel import CHANNEL_VARIABLE, SECRET_VARIABLE
+from hpctrain.launch.dialects import (
+    DIALECTS,
+    Dialect,
+    flag_name_and_value,
+    render_forward,
+    render_setting,
+    split_flags,
+    users_own_variable,
+)
+from hpctrain.launch.environment import plan_forwarding, plan_path, unknown_variables
+from hpctrain.launch.network import plan_channel_address, plan_subnet
+from hpctrain.launch.placement import Placement, plan_placement
+from hpctrain.launch.rank_env import explain_rank_env
+from hpctrain.launch.request import LaunchRequest
+from hpctrain.launch.rules import Setting, Situation, plan_settings
+from hpctrain.launch.ssh_config import host_alias, render_ssh_config
+
+ATTEMPT_VARIABLE = "HPCTRAIN_ATTEMPT"
+SHIM_MODULE = "hpctrain.launch.shim"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a flag or variable is there: `setting` as typed, from which fact, by which source."""
+
+    setting: str
+    value: str
+    rule: str
+    fact: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """A launch as a value; `--dry-run` prints it and the supervisor runs it.
+
+    When it runs, the variables of the launcher's own channel, empty here, get their values.
+    """
+
+    command: Command
+    np: int
+    placement: tuple[Placement, ...]
+    program: tuple[str, ...]
+    files: Mapping[str, str]
+    reasons: tuple[Reason, ...]
+    warnings: tuple[str, ...]
+    mpi: str
+    python: str
+    channel_address: str
+    ssh_options: tuple[str, ...]
+    remote_hosts: tuple[str, ...]
+    start_timeout_s: float
+    grace_s: float
+
+    @property
+    def rank_hosts(self) -> tuple[str, ...]:
+        """The host of each rank."""
+        return tuple(place.host for place in self.placement for _ in range(place.ranks))
+
+
+def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
+    """Plan a launch.
+
+    Raises:
+        PlanError: what was asked for does not fit: too few slots, an unusable subnet …
+    """
+    warnings = unknown_variables({**request.environ, **request.launch.env})
+    placement = plan_placement(request, facts, warnings)
+    names = tuple(place.host for place in placement)
+    remote = tuple(name for name in names if not facts.is_launcher(name))
+    _check_remote(request, facts, remote)
+    subnet, subnet_fact = plan_subnet(request.launch.subnet, facts, remote, warnings)
+    situation = Situation(
+        facts=facts,
+        host_names=names,
+        local_ranks=tuple(place.ranks for place in placement),
+        uses_gpus=not request.counts_cores and facts.any_gpus(names),
+        subnet=subnet,
+        subnet_fact=subnet_fact,
+    )
+    draft = _Draft(request, DIALECTS[facts.mpi_flavour])
+    draft.add_np_and_hosts(placement, local_only=not remote)
+    draft.add_rank_variables(sum(place.ranks for place in placement), subnet if remote else None)
+    draft.add_path()
+    for setting in plan_settings(situation):
+        draft.add(setting)
+    if remote:
+        draft.add_ssh_config(remote)
+        warnings += draft.add_forwarding()
+    draft.add_what_ranks_decide(situation)
+    program = (request.python, "-m", SHIM_MODULE, "--", *request.program)
+    mpirun = posixpath.join(posixpath.dirname(facts.mpirun), draft.dialect.program)
+    return LaunchPlan(
+        command=Command((mpirun, *draft.argv, *request.launch.mpirun_args, *program), draft.env),
+        np=sum(place.ranks for place in placement),
+        placement=placement,
+        program=request.program,
+        python=request.python,
+        files=draft.files,
+        reasons=tuple(draft.reasons),
+        warnings=tuple(warnings),
+        mpi=f"{draft.dialect.title} ({facts.mpi_version}, {facts.mpi_source})",
+        channel_address=plan_channel_address(facts, remote, subnet),
+        ssh_options=draft.ssh_options,
+        remote_hosts=tuple(host_alias(name) for name in remote),
+        start_timeout_s=request.launch.start_timeout_s,
+        grace_s=request.launch.grace_s,
+    )
+
+
+def _check_remote(request: LaunchRequest, facts: Facts, remote: Sequence[str]) -> None:
+    errors = []
+    if remote and not facts.has_ssh:
+        errors.append(
+            f"ssh: none on PATH, got hosts on other machines ({', '.join(remote[:4])}); expected "
+            "an ssh client. Install it: apt-get install openssh-client"
+        )
+    if remote and any(character.isspace() for character in request.run_path):
+        errors.append(
+            f"--runs-dir: mpirun splits ssh's options at spaces, got '{request.run_path}'; "
+            "expected a path without them."
+        )
+    raise_all(PlanError, errors)
+
+
+class _Draft:
+    """The parts of a plan while they come together, each with its reason."""
+
+    def __init__(self, request: LaunchRequest, dialect: Dialect) -> None:
+        self.request = request
+        self.dialect = dialect
+        self.argv: list[str] = []
+        self.env: dict[str, str] = {}
+        self.files: dict[str, str] = {}
+        self.reasons: list[Reason] = []
+        self.ssh_options: tuple[str, ...] = ()
+        self.users_own = {**request.environ, **request.launch.env}
+
+    def explain(self, setting: str, value: str, rule: str, fact: str, source: str) -> None:
+        self.reasons.append(Reason(setting, value, rule, fact, source))
+
+    def add_np_and_hosts(self, placement: Sequence[Placement], *, local_only: bool) -> None:
+        np = sum(place.ranks for place in placement)
+        slots = ", ".join(f"{place.host}:{place.slots}" for place in placement)
+        asked = self.request.np is not None
+        rule = "as asked" if asked else "all slots, where --np is not given"
+        self.argv += [self.dialect.np, str(np)]
+        self.explain(self.dialect.np, str(np), rule, f"slots {slots}", "mpirun(1)")
+        if local_only and len(placement) == 1:
+            words = [word.replace("{}", str(np)) for word in self.dialect.local_hosts]
+            rule = "all ranks on this machine; slots are written, else cores are counted"
+        else:
+            path = f"{self.request.run_path}/hostfile"
+            line = self.dialect.hostfile_line
+            self.files[path] = "".join(
+                line.format(name=host_alias(place.host), ranks=place.ranks) + "\n"
+                for place in placement
+            )
+            words = [word.replace("{}", path) for word in self.dialect.hostfile]
+            rule = "slots are exactly the ranks placed there, so that every MPI places them alike"
+        self.argv += words
+        placed = ", ".join(f"{place.host}:{place.ranks}" for place in placement)
+        self.explain(words[0], " ".join(words[1:]), rule, placed, "mpirun(1)")
+
+    def add_rank_variables(self, np: int, subnet: str | None) -> None:
+        request = self.request
+        ours = {
+            "HPCTRAIN_SIZE": str(np),
+            "HPCTRAIN_GRACE_S": f"{request.launch.grace_s:g}",
+            CHANNEL_VARIABLE: "",
+            SECRET_VARIABLE: "",
+            ATTEMPT_VARIABLE: "",
+        }
+        if subnet:
+            ours["HPCTRAIN_SUBNET"] = subnet
+        if request.launch.threads_per_rank:
+            ours["HPCTRAIN_THREADS"] = str(request.launch.threads_per_rank)
+        self.env |= {**request.launch.env, **request.rank_env, **ours}
+        for name, value in request.launch.env.items():
+            self.explain(name, value, "as asked", "launch.env", "configuration")
+        names = ", ".join(name for name in self.env if name.startswith("HPCTRAIN_"))
+        rule = "what the rank shim must know; the channel's address and secret come at the start"
+        self.explain(names, "", rule, f"np {np}", "docs/architecture.md")
+
+    def add_path(self) -> None:
+        setting = plan_path(self.users_own, self.request.python)
+        if setting is not None:
+            self.env["PATH"] = setting.value
+            shown = setting.value.partition(":")[0] + ":…"
+            self.explain("PATH", shown, setting.rule, setting.fact, setting.source)
+
+    def add(self, setting: Setting) -> None:
+        """Add a setting in this MPI's words, but for what the user has set already."""
+        wording = render_setting(self.dialect, setting)
+        if wording is None:
+            rule = f"not set: {self.dialect.title} has no such switch. Meant was: {setting.rule}"
+            self.explain(f"({setting.intent})", "", rule, setting.fact, setting.source)
+            return
+        for flag in split_flags(wording.argv):
+            own = users_own_variable(flag, self.users_own)
+            if own:
+                self._leave_alone(own, setting)
+            else:
+                self.argv += flag
+                name, value = flag_name_and_value(flag)
+                self.explain(name, value, setting.rule, setting.fact, setting.source)
+        for name, value in wording.env.items():
+            if name in self.users_own:
+                self._leave_alone(name, setting)
+            else:
+                self.env[name] = value
+                self.explain(name, value, setting.rule, setting.fact, setting.source)
+
+    def _leave_alone(self, name: str, setting: Setting) -> None:
+        rule = f"yours, left alone. Otherwise: {setting.rule}"
+        self.explain(name, self.users_own[name], rule, "set in this shell", setting.source)
+
+    def add_ssh_config(self, remote: Sequence[str]) -> None:
+        hosts = [host for host in self.request.hosts or () if host.name in remote]
+        path = f"{self.request.run_path}/ssh_config"
+        self.files[path] = render_ssh_config(hosts, self.request.ssh_configs)
+        self.ssh_options = ("-F", path)
+        rule = (
+            "hosts' users and ports, the ssh_config beside the hostfile, then your own; "
+            "never a question, and a dead link is noticed in 10 s"
+        )
+        beside = ", ".join(self.request.ssh_configs) or "no ssh_config beside the hostfile"
+        self.add(Setting("ssh_config", path, rule, beside, "ssh_config(5)"))
+
+    def add_forwarding(self) -> list[str]:
+        names, warnings = plan_forwarding(
+            self.request.environ, self.env, self.request.launch.forward
+        )
+        self.argv += render_forward(self.dialect, names)
+        rule = "ranks on other hosts get these by name; a value never stands in a command line"
+        self.explain(self.dialect.forward[0], ", ".join(names), rule,
+                     f"{len(names)} variables set here", "docs/run.md")  # fmt: skip
+        return warnings
+
+    def add_what_ranks_decide(self, situation: Situation) -> None:
+        for reason in explain_rank_env(situation, self.users_own, self.request.launch):
+            self.reasons.append(Reason(*reason))

@@ -1,0 +1,210 @@
+"""What a person typed → a launch request and the facts to plan it with.
+
+This is where files are read and this machine is asked; what comes out is plain values.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpctrain.config import Config, as_tables, load_config
+from hpctrain.errors import HostfileError, PlanError, did_you_mean, raise_all
+from hpctrain.executor import LocalExecutor
+from hpctrain.facts import Facts, HostFacts
+from hpctrain.hosts import Host, HostList, parse_host_list, parse_hostfile
+from hpctrain.launch.find_mpi import find_mpi
+from hpctrain.launch.request import LaunchRequest
+from hpctrain.launch.ssh_config import render_ssh_config
+from hpctrain.probe import (
+    cache_dir,
+    probe_hosts,
+    probe_this_host,
+    read_cached_facts,
+    resolve_addresses,
+)
+from hpctrain.recipes import find_recipe
+from hpctrain.rundir import check_name
+
+TRAINER = ("-m", "hpctrain.train")
+CONFIG_VARIABLE = "HPCTRAIN_CONFIG_JSON"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The command line of ``hpctrain run``."""
+
+    program: tuple[str, ...] = ()
+    np: int | None = None
+    hosts_file: Path | None = None
+    host_list: str | None = None
+    config_name: str | None = None
+    overrides: tuple[str, ...] = ()
+    name: str | None = None
+    resume: bool = False
+    runs_dir: Path = Path("runs")
+    oversubscribe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request with what belongs to it."""
+
+    request: LaunchRequest
+    config: Config
+    run_path: Path
+    resume: bool
+    is_trainer: bool
+    warnings: tuple[str, ...]
+
+
+def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
+    """Read configuration and hosts, and check what can be checked without asking a machine.
+
+    Raises:
+        ConfigError, HostfileError, PlanError, RunDirectoryError: as their pages say.
+    """
+    config = load_config(
+        find_recipe(asked.config_name) if asked.config_name else None, asked.overrides
+    )
+    host_list, ssh_configs = _read_hosts(asked, config, environ)
+    is_trainer = not asked.program
+    errors = [] if is_trainer else _check_program(asked.program, environ)
+    if asked.resume and not asked.name:
+        errors.append("--resume: which run, got no --name; expected one. See: hpctrain runs list")
+    raise_all(PlanError, errors)
+    name = asked.name or _default_name(asked.program, asked.config_name, asked.runs_dir)
+    check_name(name)
+    run_path = asked.runs_dir / name
+    rank_env = {"HPCTRAIN_RUN": name}
+    if is_trainer:
+        rank_env[CONFIG_VARIABLE] = json.dumps(as_tables(config), separators=(",", ":"))
+    request = LaunchRequest(
+        program=(sys.executable, *TRAINER) if is_trainer else asked.program,
+        launch=config.launch,
+        hosts=host_list.hosts if host_list else None,
+        np=asked.np or config.launch.np,
+        run_path=str(run_path),
+        ssh_configs=ssh_configs,
+        oversubscribe=asked.oversubscribe,
+        counts_cores=is_trainer and config.train.device == "cpu",
+        rank_env=rank_env,
+        environ=dict(environ),
+    )
+    warnings = host_list.warnings if host_list else ()
+    return Prepared(request, config, run_path, asked.resume, is_trainer, warnings)
+
+
+def gather_facts(prepared: Prepared, environ: Mapping[str, str], *, probe: bool = False) -> Facts:
+    """Ask this machine, and other hosts only where `probe` says so.
+
+    Raises:
+        PlanError: no usable mpirun.
+        ProbeError: a host that was to be asked did not answer.
+    """
+    request = prepared.request
+    executor = LocalExecutor()
+    mpi = find_mpi(environ, executor, given=prepared.config.launch.mpirun)
+    hosts = [host for host in request.hosts or () if not host.is_loopback]
+    launcher = probe_this_host(environ, executor, interfaces=bool(hosts))
+    facts = Facts(
+        launcher=launcher,
+        mpi_flavour=mpi.flavour,
+        mpi_version=mpi.version,
+        mpirun=str(mpi.mpirun),
+        mpi_source=mpi.source,
+        addresses=resolve_addresses(hosts),
+        has_ssh=_is_on_path("ssh", environ),
+    )
+    remote = [host for host in hosts if not facts.is_launcher(host.name)]
+    known = _probe_remote(remote, request) if probe else read_cached_facts(remote)
+    return replace(facts, hosts=known)
+
+
+def _is_on_path(program: str, environ: Mapping[str, str]) -> bool:
+    folders = environ.get("PATH", os.defpath).split(os.pathsep)
+    return any(os.access(os.path.join(folder, program), os.X_OK) for folder in folders)
+
+
+def _probe_remote(remote: list[Host], request: LaunchRequest) -> Mapping[str, HostFacts]:
+    path = cache_dir() / "facts" / f"ssh_config.{os.getpid()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.write_text(render_ssh_config(remote, request.ssh_configs))
+        return probe_hosts(remote, ("-F", str(path)), request.python)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _read_hosts(
+    asked: Asked, config: Config, environ: Mapping[str, str]
+) -> tuple[HostList | None, tuple[str, ...]]:
+    if asked.hosts_file and asked.host_list:
+        raise PlanError("--hosts and -H are both given; expected one of them.")
+    if asked.host_list:
+        return parse_host_list(asked.host_list), ()
+    path = asked.hosts_file or (Path(config.launch.hosts) if config.launch.hosts else None)
+    if path is None:
+        return None, ()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = getattr(problem, "strerror", None) or "it is not UTF-8 text"
+        raise HostfileError(f"{path}: cannot be read: {reason}. Check --hosts.") from problem
+    # Resolved, because a generated hostfile is often reached through a link (./hostfile).
+    beside = path.resolve().with_name("ssh_config")
+    ssh_configs = (str(beside),) if beside.exists() else ()
+    host_list = parse_hostfile(text, str(path))
+    if environ.get("PBS_NODEFILE") and Path(environ["PBS_NODEFILE"]).resolve() == path.resolve():
+        # PBS writes one line a rank: a host that stands once has one slot, not all its cores.
+        once = tuple(Host(h.name, h.slots or 1, where=h.where) for h in host_list.hosts)
+        host_list = HostList(once, host_list.warnings)
+    return host_list, ssh_configs
+
+
+def _check_program(program: tuple[str, ...], environ: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with a command that can be seen before it is started."""
+    import shutil
+
+    search_path = os.pathsep.join(
+        [environ.get("PATH", os.defpath), os.path.dirname(sys.executable)]
+    )
+    first = program[0]
+    if shutil.which(first, path=search_path) is None:
+        if Path(first).is_file():
+            hint = f"Make it executable (chmod +x {first}), or run it by: python {first}"
+        else:
+            beside = [p.name for p in Path(first).parent.glob("*")] if os.sep in first else []
+            hint = f"Is it installed and on PATH?{did_you_mean(Path(first).name, beside)}"
+        return [f"COMMAND: cannot be run, got '{first}'; expected a program. {hint}"]
+    script = program[1] if len(program) > 1 else ""
+    if (
+        Path(first).name.startswith("python")
+        and script.endswith(".py")
+        and not Path(script).is_file()
+    ):
+        folder = Path(script).parent
+        near = did_you_mean(
+            Path(script).name, [p.name for p in folder.glob("*.py")] if folder.is_dir() else []
+        )
+        return [
+            f"COMMAND: no such script, got '{script}'; expected a file below {Path.cwd()}.{near}"
+        ]
+    return []
+
+
+def _default_name(program: tuple[str, ...], config_name: str | None, runs_dir: Path) -> str:
+    words = [Path(word).stem for word in program[:2] if not word.startswith("-")] or [
+        Path(config_name).stem if config_name else "train"
+    ]
+    stem = words[-1] if words[0].startswith("python") else words[0]
+    stem = "".join(c for c in stem if c.isascii() and (c.isalnum() or c in "._-")).strip("._-")
+    base = f"{stem or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    taken = {path.name for path in runs_dir.glob(f"{base}*")}
+    names = (base if count == 1 else f"{base}-{count}" for count in range(1, len(taken) + 2))
+    return next(name for name in names if name not in taken)

@@ -1,0 +1,333 @@
+"""The rank shim: what stands between any MPI's launcher and a rank's program.
+
+``python -m hpctrain.launch.shim -- PROGRAM …`` is started once a rank, under every MPI and
+scheduler. It finds out which rank it is, decides what depends on its host (threads, the name
+of the chosen network's interface), starts the program, and reports to the launcher: output,
+events, heartbeats, and how the program ended. It ends the program when the launcher is gone.
+
+It imports little: its start-up time is paid by every rank of every launch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+
+from hpctrain.cores import count_cores
+from hpctrain.events import EVENTS_FD_VARIABLE
+from hpctrain.executor import Command, LocalExecutor, adopt_orphans
+from hpctrain.launch.channel import (
+    CHANNEL_VARIABLE,
+    OUTPUT_CHUNK_BYTES,
+    SECRET_VARIABLE,
+    STDIO_CHUNK_BYTES,
+    STDIO_MARK,
+    ChannelError,
+    LineBuffer,
+    connect,
+    decode_frame,
+    encode_frame,
+)
+from hpctrain.launch.rank_env import RankIdentity, find_rank, plan_rank_env
+
+HEARTBEAT_INTERVAL_S = 5.0
+# Enough for a burst of output; beyond it the program waits, as it would on a full pipe.
+MAX_UNSENT_BYTES = 4 << 20
+FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+EXIT_NOT_FOUND = 127
+
+
+def main(argv: list[str]) -> int:
+    """Run one rank; return its exit code (128+n after signal n)."""
+    program = tuple(argv[1:] if argv[:1] == ["--"] else argv)
+    rank = find_rank(os.environ)
+    environ = {k: v for k, v in os.environ.items() if k not in (SECRET_VARIABLE, CHANNEL_VARIABLE)}
+    interfaces = _interfaces() if environ.get("HPCTRAIN_SUBNET") else {}
+    cores = 1 if "OMP_NUM_THREADS" in environ else count_cores()
+    environ.update(plan_rank_env(environ, rank, cores, interfaces))
+    address = os.environ.get(CHANNEL_VARIABLE, "")
+    if not address:  # a dry run's command, run by hand: nobody listens
+        return _run_unobserved(program, environ)
+    return RankShim(rank, program, environ, address).run()
+
+
+class RankShim:
+    """One rank's program, watched."""
+
+    def __init__(
+        self, rank: RankIdentity, program: tuple[str, ...], environ: Mapping[str, str], address: str
+    ) -> None:
+        self.rank = rank
+        self.program = program
+        self.environ = dict(environ)
+        self.grace_s = float(environ.get("HPCTRAIN_GRACE_S") or 5.0)
+        self.selector = selectors.DefaultSelector()
+        self.event_lines = LineBuffer()
+        self.launcher_lines = LineBuffer()
+        self.unsent = bytearray()
+        self.open_pipes: dict[int, str] = {}
+        self.paused_pipes: list[int] = []
+        self.last_step: int | None = None
+        self.kill_at_s: float | None = None
+        self.child = None
+        self.connection = self._connect(address)
+
+    def run(self) -> int:
+        """Start the program and pass on what it says until it has ended."""
+        self._watch_signals()
+        adopt_orphans()
+        code = self._start()
+        if code is None:
+            code = self._watch()
+        self._flush()
+        return code
+
+    def _connect(self, address: str) -> socket.socket | None:
+        hello = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "size": self.rank.size,
+            "local_rank": self.rank.local_rank,
+        }
+        secret = os.environ.get(SECRET_VARIABLE, "")
+        try:
+            connection = connect(address, secret, self.rank.rank, hello)
+        except (OSError, ChannelError) as problem:
+            # mpirun's own forwarding still works: say why it is used, then use it.
+            self.connection = None
+            self._send("hello", **hello, fallback=f"{address}: {problem}")
+            return None
+        self.selector.register(connection, selectors.EVENT_READ, "launcher")
+        return connection
+
+    def _watch_signals(self) -> None:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        os.set_blocking(reader, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (*FORWARDED_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        self.selector.register(reader, selectors.EVENT_READ, "signal")
+
+    def _start(self) -> int | None:
+        pipes = {name: os.pipe() for name in ("stdout", "stderr", "events")}
+        os.set_inheritable(pipes["events"][1], True)
+        self.environ[EVENTS_FD_VARIABLE] = str(pipes["events"][1])
+        try:
+            self.child = LocalExecutor().start(
+                Command(self.program),
+                stdout=pipes["stdout"][1],
+                stderr=pipes["stderr"][1],
+                only_env=self.environ,
+                parent_death_signal=signal.SIGKILL,
+                new_session=True,  # mpirun signals whole groups: we decide what the program gets
+                close_fds=False,  # Hydra's ranks talk to it through an inherited descriptor
+            )
+        except OSError as problem:
+            self._send("exit", code=EXIT_NOT_FOUND, error=f"{self.program[0]}: {problem.strerror}")
+            return EXIT_NOT_FOUND
+        for name, (reader, writer) in pipes.items():
+            os.close(writer)
+            os.set_blocking(reader, False)
+            self.open_pipes[reader] = name
+            self.selector.register(reader, selectors.EVENT_READ, name)
+        self._send("start", program_pid=self.child.pid, threads=self.environ.get("OMP_NUM_THREADS"))
+        return None
+
+    def _watch(self) -> int:
+        assert self.child is not None
+        heartbeat_at_s = time.monotonic() + HEARTBEAT_INTERVAL_S
+        while True:
+            now_s = time.monotonic()
+            if now_s >= heartbeat_at_s:
+                self._send("beat", step=self.last_step)
+                heartbeat_at_s = now_s + HEARTBEAT_INTERVAL_S
+            if self.kill_at_s is not None and now_s >= self.kill_at_s:
+                _signal_group(self.child.pid, signal.SIGKILL)
+                self.kill_at_s = float("inf")
+            deadline_s = min(heartbeat_at_s, self.kill_at_s or heartbeat_at_s)
+            for key, _ in self.selector.select(max(0.0, deadline_s - now_s)):
+                self._handle(key.fd, key.data)
+            self._write_out()
+            code = self.child.poll()
+            if code is not None:
+                self._read_what_is_left()
+                self._end_descendants()
+                number = -code if code < 0 else None
+                self._send("exit", code=code if code >= 0 else 128 - code, signal=number)
+                return code if code >= 0 else 128 - code
+
+    def _handle(self, descriptor: int, source: str) -> None:
+        if source == "launcher":
+            self._hear_launcher()
+        elif source == "signal":
+            for number in os.read(descriptor, 64):
+                if number != signal.SIGCHLD:
+                    self._pass_on(number)
+        else:
+            self._read_pipe(descriptor, source)
+
+    def _hear_launcher(self) -> None:
+        assert self.connection is not None
+        try:
+            data = self.connection.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            # The launcher is gone: nobody would ever end this rank, so it ends itself.
+            self.selector.unregister(self.connection)
+            self.connection.close()
+            self.connection = None
+            self.unsent.clear()
+            self._pass_on(signal.SIGTERM)
+            return
+        for line in self.launcher_lines.feed(data):
+            frame = decode_frame(line)
+            if frame["kind"] == "signal":
+                self._pass_on(int(frame["number"]))
+
+    def _pass_on(self, number: int) -> None:
+        assert self.child is not None
+        ending = number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if ending and self.kill_at_s is not None:
+            return  # asked by launcher and mpirun: the program need not hear it twice
+        if self.child.poll() is None:
+            _signal_group(self.child.pid, number)
+        if ending:
+            self.kill_at_s = time.monotonic() + self.grace_s
+
+    def _read_pipe(self, descriptor: int, source: str) -> bool:
+        """Pass on what a pipe holds; return whether it may hold more."""
+        chunk_bytes = OUTPUT_CHUNK_BYTES if self.connection else STDIO_CHUNK_BYTES
+        try:
+            data = os.read(descriptor, chunk_bytes)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.selector.unregister(descriptor)
+            os.close(descriptor)
+            del self.open_pipes[descriptor]
+        elif source == "events":
+            for line in self.event_lines.feed(data):
+                self._pass_on_event(line)
+        else:
+            self._send("output", stream=source, data=data.decode("latin-1"))
+        return bool(data)
+
+    def _pass_on_event(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+            self.last_step = event.get("step", self.last_step)
+        except (ValueError, AttributeError):
+            return  # some other program wrote to the descriptor
+        self._send("event", record=event)
+
+    def _read_what_is_left(self) -> None:
+        for descriptor, source in list(self.open_pipes.items()):
+            while descriptor in self.open_pipes and self._read_pipe(descriptor, source):
+                pass
+
+    def _end_descendants(self) -> None:
+        """Kill what the program left running: loaders and helpers must not outlive their rank."""
+        for pid in _descendants(os.getpid()):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def _send(self, kind: str, **fields: object) -> None:
+        if self.connection is None:
+            fields["rank"] = self.rank.rank
+            sys.stdout.buffer.write(STDIO_MARK + encode_frame(kind, **fields))
+            sys.stdout.buffer.flush()
+            return
+        self.unsent += encode_frame(kind, **fields)
+        self._write_out()
+
+    def _write_out(self) -> None:
+        """Send what the socket takes; stop reading the program's output while too much waits."""
+        if self.connection is not None and self.unsent:
+            try:
+                sent = self.connection.send(self.unsent)
+                del self.unsent[:sent]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.unsent.clear()  # the next read from the launcher finds it gone
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.unsent else 0)
+            self.selector.modify(self.connection, events, "launcher")
+        if len(self.unsent) > MAX_UNSENT_BYTES and not self.paused_pipes:
+            self.paused_pipes = [fd for fd, name in self.open_pipes.items() if name != "events"]
+            for descriptor in self.paused_pipes:
+                self.selector.unregister(descriptor)
+        elif len(self.unsent) < MAX_UNSENT_BYTES // 2 and self.paused_pipes:
+            for descriptor in self.paused_pipes:
+                self.selector.register(
+                    descriptor, selectors.EVENT_READ, self.open_pipes[descriptor]
+                )
+            self.paused_pipes = []
+
+    def _flush(self) -> None:
+        """Send all that waits, for as long as the launcher takes it, then close in order."""
+        if self.connection is None:
+            return
+        self.connection.settimeout(self.grace_s)
+        try:
+            self.connection.sendall(self.unsent)
+            self.connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the launcher went first; there is nobody left to tell
+        self.connection.close()
+
+
+def _run_unobserved(program: tuple[str, ...], environ: Mapping[str, str]) -> int:
+    try:
+        os.execvpe(program[0], list(program), dict(environ))
+    except OSError as problem:
+        print(f"{program[0]}: {problem.strerror}", file=sys.stderr)
+        return EXIT_NOT_FOUND
+
+
+def _signal_group(leader: int, number: int) -> None:
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        pass
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return all processes below `pid`, parents first."""
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        parent = queue.pop()
+        try:
+            with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as file:
+                children = [int(word) for word in file.read().split()]
+        except OSError:
+            children = []
+        found += children
+        queue += children
+    return found
+
+
+def _interfaces() -> dict[str, tuple[str, ...]]:
+    """Return this host's interfaces with their addresses."""
+    import psutil
+
+    return {
+        name: tuple(entry.address.partition("%")[0] for entry in entries)
+        for name, entries in psutil.net_if_addrs().items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""Carry out a launch plan: make the run directory, run the attempt, clean up, say how it ended."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hpctrain import __version__
+from hpctrain.config import dump_toml
+from hpctrain.errors import PlanError
+from hpctrain.launch.console import RunConsole
+from hpctrain.launch.plan import LaunchPlan
+from hpctrain.launch.prepare import Prepared
+from hpctrain.launch.supervisor import Outcome, Supervisor
+from hpctrain.launch.sweep import diagnose_hosts, run_sweep
+from hpctrain.rundir import RunDirectory
+
+
+def start_run(plan: LaunchPlan, prepared: Prepared) -> int:
+    """Run the plan; return the exit code.
+
+    Raises:
+        RunDirectoryError: the run's name is taken or in use.
+        PlanError: mpirun cannot be started.
+    """
+    _allow_open_files(plan.np)
+    run = RunDirectory.create(prepared.run_path, resume=prepared.resume)
+    try:
+        attempt = run.next_attempt()
+        write_plan_files(plan, prepared, run)
+        console = RunConsole(plan, run)
+        for warning in (*prepared.warnings, *plan.warnings):
+            console.warn(warning)
+        console.header(attempt)
+        run.event("attempt", attempt=attempt, np=plan.np, hosts=[p.host for p in plan.placement])
+        try:
+            outcome = Supervisor(plan, run, console).run()
+        except OSError as problem:
+            raise PlanError(
+                f"{plan.command.argv[0]}: cannot be started: {problem.strerror}."
+            ) from problem
+        left = _sweep(plan, outcome)
+        run.event(
+            "run_finished",
+            attempt=attempt,
+            state=outcome.state,
+            exit_code=outcome.exit_code,
+            duration_s=round(outcome.duration_s, 3),
+            failure=asdict(outcome.failure) if outcome.failure else None,
+        )
+        console.finish(outcome)
+        if outcome.never_started:
+            left = [*diagnose_hosts(plan.remote_hosts, plan.ssh_options, plan.python), *left]
+        for line in left:
+            console.warn(line)
+        return outcome.exit_code
+    finally:
+        run.close()
+
+
+def write_plan_files(plan: LaunchPlan, prepared: Prepared, run: RunDirectory) -> None:
+    """Write what the attempt is started from."""
+    import json
+
+    run.write_text("run.toml", dump_toml(prepared.config))
+    run.write_text("plan.json", json.dumps(plan_as_json(plan), indent=2) + "\n")
+    for path, text in plan.files.items():
+        run.write_text(Path(path).name, text)
+
+
+def plan_as_json(plan: LaunchPlan) -> dict[str, Any]:
+    """Return the plan as JSON-ready values, with versions and the git commit it ran from."""
+    import shlex
+
+    return {
+        "schema": 1,
+        "argv": list(plan.command.argv),
+        "env": dict(plan.command.env),
+        "np": plan.np,
+        "program": shlex.join(plan.program),
+        "placement": [asdict(place) for place in plan.placement],
+        "files": dict(plan.files),
+        "reasons": [asdict(reason) for reason in plan.reasons],
+        "warnings": list(plan.warnings),
+        "mpi": plan.mpi,
+        "versions": {"hpctrain": __version__},
+        "git_commit": _git_commit(),
+    }
+
+
+def _sweep(plan: LaunchPlan, outcome: Outcome) -> list[str]:
+    if not outcome.needs_sweep:
+        return []
+    return run_sweep(outcome.attempt_id, plan.remote_hosts, plan.ssh_options)
+
+
+def _git_commit() -> str | None:
+    """Read the commit from .git without starting git: a launch must not wait for it."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        head = folder / ".git" / "HEAD"
+        if not head.is_file():
+            continue
+        text = head.read_text().strip()
+        if not text.startswith("ref: "):
+            return text
+        reference = folder / ".git" / text.removeprefix("ref: ")
+        if reference.is_file():
+            return reference.read_text().strip()
+        packed = folder / ".git" / "packed-refs"
+        lines = packed.read_text().splitlines() if packed.is_file() else []
+        return next((line.split()[0] for line in lines if line.endswith(text[5:])), None)
+    return None
+
+
+def _allow_open_files(np: int) -> None:
+    """A connection and two files a rank: the usual limit of 1024 is soon reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 3 * np + 128
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -1,0 +1,377 @@
+"""Watch one attempt of one run: start mpirun, hear the ranks, write the run directory, end well.
+
+One thread, one event loop, one writer. What the loop hears from the ranks decides how a run
+ended: mpirun's own exit code is that of the first rank to leave, which is often a victim.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hpctrain.errors import EXIT_FAILED, EXIT_OK
+from hpctrain.executor import Command, LocalExecutor
+from hpctrain.launch.channel import (
+    CHANNEL_VARIABLE,
+    SECRET_VARIABLE,
+    STDIO_MARK,
+    ChannelError,
+    LineBuffer,
+    decode_frame,
+    new_secret,
+)
+from hpctrain.launch.plan import ATTEMPT_VARIABLE, LaunchPlan
+from hpctrain.launch.server import ChannelServer
+from hpctrain.rundir import RunDirectory
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# After the last rank has ended, mpirun has nothing left to wait for.
+LINGER_LIMIT_S = 20.0
+DRAIN_LIMIT_S = 2.0
+
+
+class Console(Protocol):
+    """What the supervisor tells the person who watches."""
+
+    def rank_output(self, rank: int, host: str, stream: str, data: bytes) -> None: ...
+    def event(self, rank: int, record: dict[str, Any]) -> None: ...
+    def launcher_output(self, line: bytes) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RankFailure:
+    """The first rank that failed; `exit_code` is None where it vanished without a word."""
+
+    rank: int
+    host: str
+    exit_code: int | None
+    signal: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended. `state` is done, failed or stopped (by a signal to the launcher)."""
+
+    state: str
+    exit_code: int
+    duration_s: float
+    failure: RankFailure | None = None
+    never_started: bool = False
+    stop_signal: int | None = None
+    needs_sweep: bool = False
+    attempt_id: str = ""
+    step: int | None = None
+
+
+@dataclass(slots=True)
+class _Rank:
+    host: str
+    reported: bool = False
+    ended: bool = False
+    step: int | None = None
+
+
+class Supervisor:
+    """Run one attempt to its end."""
+
+    def __init__(self, plan: LaunchPlan, run: RunDirectory, console: Console) -> None:
+        self.plan = plan
+        self.run_directory = run
+        self.console = console
+        self.attempt_id = f"{run.path.name}.{os.urandom(6).hex()}"
+        self.selector = selectors.DefaultSelector()
+        self.ranks = [_Rank(host) for host in plan.rank_hosts]
+        self.started_at_s = time.monotonic()
+        self.failure: RankFailure | None = None
+        self.lost: RankFailure | None = None
+        self.stop_signal: int | None = None
+        self.escalation: list[tuple[float, Callable[[], None]]] = []
+        self.stdout_lines = LineBuffer()
+        self.stderr_lines = LineBuffer()
+        secret = new_secret()
+        self.server = ChannelServer(
+            self.selector, plan.channel_address, secret, plan.np, self._on_frame, self._on_lost
+        )
+        self.live_env = {
+            CHANNEL_VARIABLE: self.server.address,
+            SECRET_VARIABLE: secret,
+            ATTEMPT_VARIABLE: self.attempt_id,
+        }
+
+    def run(self) -> Outcome:
+        """Start mpirun and return when it, and every rank that can be reached, has ended."""
+        old_handlers = self._watch_signals()
+        try:
+            mpirun = self._start()
+            self._loop(mpirun)
+            self._drain()
+        finally:
+            self._unwatch_signals(old_handlers)
+            self.server.close()
+        return self._outcome(mpirun.returncode)
+
+    # -- starting ------------------------------------------------------------------------------
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        planned = self.plan.command
+        mpirun = LocalExecutor().start(
+            Command(planned.argv, {**planned.env, **self.live_env}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ours alone to signal: a terminal's Ctrl-C would otherwise reach it as well.
+            new_session=True,
+            parent_death_signal=signal.SIGTERM,
+        )
+        self.mpirun = mpirun
+        for pipe, buffer in (
+            (mpirun.stdout, self.stdout_lines),
+            (mpirun.stderr, self.stderr_lines),
+        ):
+            assert pipe is not None
+            os.set_blocking(pipe.fileno(), False)
+            reader = _PipeReader(self.selector, pipe.fileno(), buffer, self._on_launcher_line)
+            self.selector.register(pipe, selectors.EVENT_READ, reader.read)
+        return mpirun
+
+    def _watch_signals(self) -> dict[int, Any]:
+        self.signal_reader, self.signal_writer = os.pipe()
+        for descriptor in (self.signal_reader, self.signal_writer):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(self.signal_writer, warn_on_full_buffer=False)
+        self.selector.register(self.signal_reader, selectors.EVENT_READ, self._on_signals)
+        watched = (*STOP_SIGNALS, signal.SIGCHLD)
+        return {number: signal.signal(number, lambda *_: None) for number in watched}
+
+    def _unwatch_signals(self, old_handlers: dict[int, Any]) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in old_handlers.items():
+            signal.signal(number, handler)
+        os.close(self.signal_reader)
+        os.close(self.signal_writer)
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def _loop(self, mpirun: subprocess.Popen[bytes]) -> None:
+        start_by_s = self.started_at_s + self.plan.start_timeout_s
+        all_ended_at_s: float | None = None
+        while mpirun.poll() is None:
+            now_s = time.monotonic()
+            if start_by_s is not None and all(rank.reported for rank in self.ranks):
+                start_by_s = float("inf")
+            if now_s >= start_by_s:
+                start_by_s = float("inf")
+                self._give_up_starting()
+            if all(rank.ended for rank in self.ranks) and all_ended_at_s is None:
+                all_ended_at_s = now_s
+                self._escalate_later(LINGER_LIMIT_S)
+            self._escalate(now_s)
+            self.server.drop_unproven()
+            wake_up_at_s = min([start_by_s, now_s + 1.0, *(at_s for at_s, _ in self.escalation)])
+            self._serve(max(0.0, wake_up_at_s - now_s))
+
+    def _serve(self, timeout_s: float) -> bool:
+        """Handle what is ready; return whether there was anything."""
+        ready = self.selector.select(timeout_s)
+        for key, _ in ready:
+            current = self.selector.get_map().get(key.fd)
+            if current is not None and current.data is key.data:  # not closed meanwhile
+                key.data()
+        return bool(ready)
+
+    def _drain(self) -> None:
+        """Hear out what ranks said before they ended."""
+        deadline_s = time.monotonic() + DRAIN_LIMIT_S
+        while time.monotonic() < deadline_s:
+            waiting = bool(self.server.connected_ranks) or self._pipes_are_open()
+            if not self._serve(0.05 if waiting else 0.0) and not waiting:
+                break
+        for buffer in (self.stdout_lines, self.stderr_lines):
+            for line in buffer.flush():
+                self._on_launcher_line(line)
+
+    def _pipes_are_open(self) -> bool:
+        open_files = self.selector.get_map()
+        return any(pipe in open_files for pipe in (self.mpirun.stdout, self.mpirun.stderr))
+
+    # -- ending --------------------------------------------------------------------------------
+
+    def _give_up_starting(self) -> None:
+        missing = [number for number, rank in enumerate(self.ranks) if not rank.reported]
+        hosts = sorted({self.ranks[number].host for number in missing})
+        self.console.warn(
+            f"{len(missing)} of {self.plan.np} ranks did not report within "
+            f"{self.plan.start_timeout_s:g} s (launch.start_timeout_s): rank "
+            f"{', '.join(map(str, missing[:8]))}{' …' if len(missing) > 8 else ''} on {', '.join(hosts)}"
+        )
+        self._fail(RankFailure(missing[0], hosts[0], None, None, "it never reported"))
+
+    def _fail(self, failure: RankFailure) -> None:
+        if self.failure is None and self.stop_signal is None:
+            self.failure = failure
+            self._stop()
+
+    def _stop(self) -> None:
+        """Ask politely through the shims, then mpirun, then insist."""
+        self.server.send_signal(signal.SIGTERM)
+        if not self.server.connected_ranks:
+            self._signal_mpirun(signal.SIGTERM)
+        self._escalate_later(self.plan.grace_s + 1.0)
+
+    def _escalate_later(self, delay_s: float) -> None:
+        now_s = time.monotonic()
+        self.escalation += [
+            (now_s + delay_s, lambda: self._signal_mpirun(signal.SIGTERM)),
+            (now_s + delay_s + self.plan.grace_s, lambda: self._signal_mpirun(signal.SIGKILL)),
+        ]
+
+    def _escalate(self, now_s: float) -> None:
+        due = [action for at_s, action in self.escalation if at_s <= now_s]
+        self.escalation = [entry for entry in self.escalation if entry[0] > now_s]
+        for action in due:
+            action()
+
+    def _signal_mpirun(self, number: int) -> None:
+        if self.mpirun.poll() is None:
+            self.mpirun.send_signal(number)
+
+    def _outcome(self, mpirun_code: int) -> Outcome:
+        mpirun_code = mpirun_code if mpirun_code >= 0 else 128 - mpirun_code
+        reported = any(rank.reported for rank in self.ranks)
+        failure = self.failure or self.lost
+        if self.stop_signal is not None:
+            state, code = "stopped", 128 + self.stop_signal
+        elif failure is not None:
+            state, code = "failed", failure.exit_code or mpirun_code or EXIT_FAILED
+        elif all(rank.ended for rank in self.ranks):
+            state, code = "done", EXIT_OK  # every rank said so itself, whatever mpirun says
+        else:
+            state, code = ("done" if mpirun_code == 0 else "failed"), mpirun_code
+        return Outcome(
+            state=state,
+            exit_code=code,
+            duration_s=time.monotonic() - self.started_at_s,
+            failure=failure,
+            never_started=not reported and state == "failed",
+            stop_signal=self.stop_signal,
+            needs_sweep=state != "done",
+            attempt_id=self.attempt_id,
+            step=max((rank.step for rank in self.ranks if rank.step is not None), default=None),
+        )
+
+    # -- what is heard -------------------------------------------------------------------------
+
+    def _on_signals(self) -> None:
+        for number in os.read(self.signal_reader, 64):
+            if number not in STOP_SIGNALS:
+                continue
+            if self.stop_signal is None:
+                self.stop_signal = number
+                self.failure = None
+                self._stop()
+            else:  # asked twice: at once
+                self.server.send_signal(signal.SIGKILL)
+                self._signal_mpirun(signal.SIGKILL)
+
+    def _on_frame(self, rank_number: int, frame: dict[str, Any]) -> None:
+        rank = self.ranks[rank_number]
+        kind = frame["kind"]
+        if kind == "output":
+            data = frame["data"].encode("latin-1")
+            self.run_directory.log(rank_number, data)
+            self.console.rank_output(rank_number, rank.host, frame["stream"], data)
+        elif kind == "event":
+            record = frame["record"]
+            rank.step = record.get("step", rank.step)
+            self.run_directory.record(rank_number, record)
+            self.console.event(rank_number, record)
+        elif kind == "beat":
+            rank.step = frame.get("step") or rank.step
+        elif kind == "hello":
+            rank.host, rank.reported = frame["host"], True
+            fields = {key: frame.get(key) for key in ("host", "pid", "local_rank")}
+            self._record(rank_number, "rank_started", **fields)
+            if frame.get("fallback"):
+                self.console.warn(
+                    f"rank {rank_number} on {rank.host} cannot reach the launcher at "
+                    f"{frame['fallback']}; its reports come through mpirun instead"
+                )
+        elif kind == "start":
+            self._record(
+                rank_number, "rank_program", pid=frame["program_pid"], threads=frame["threads"]
+            )
+        elif kind == "exit":
+            self._on_exit(rank_number, frame)
+
+    def _on_exit(self, rank_number: int, frame: dict[str, Any]) -> None:
+        rank = self.ranks[rank_number]
+        rank.ended = True
+        code, number = frame["code"], frame.get("signal")
+        self._record(rank_number, "rank_exit", exit_code=code, signal=number)
+        if code != 0:
+            reason = frame.get("error") or (
+                f"signal {number} ({signal.Signals(number).name})"
+                if number
+                else f"exit code {code}"
+            )
+            self._fail(RankFailure(rank_number, rank.host, code, number, reason))
+
+    def _on_lost(self, rank_number: int) -> None:
+        rank = self.ranks[rank_number]
+        if rank.ended or self.stop_signal is not None or self.failure is not None:
+            return
+        # mpirun sees a dead rank too and ends the others: wait for its verdict, for a while.
+        rank.ended = True
+        reason = "its connection closed without a word: killed, or its host is gone"
+        if self.lost is None:
+            self.lost = RankFailure(rank_number, rank.host, None, None, reason)
+            self._record(rank_number, "rank_exit", exit_code=None, signal=None)
+            self._stop()
+
+    def _on_launcher_line(self, line: bytes) -> None:
+        if line.startswith(STDIO_MARK):
+            try:
+                frame = decode_frame(line[len(STDIO_MARK) :])
+                if 0 <= frame.get("rank", -1) < self.plan.np:
+                    self._on_frame(frame["rank"], frame)
+                    return
+            except (ChannelError, KeyError, TypeError):
+                pass  # cut by mpirun: shown as it came
+        self.run_directory.log_launcher(line + b"\n")
+        self.console.launcher_output(line)
+
+    def _record(self, rank_number: int, event: str, **fields: Any) -> None:
+        record = {"schema": 1, "event": event, "time_s": round(time.time(), 6), **fields}
+        self.run_directory.record(rank_number, record)
+
+
+class _PipeReader:
+    """Read lines from a pipe until it closes."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        descriptor: int,
+        lines: LineBuffer,
+        on_line: Callable[[bytes], None],
+    ) -> None:
+        self.selector, self.descriptor = selector, descriptor
+        self.lines, self.on_line = lines, on_line
+
+    def read(self) -> None:
+        try:
+            data = os.read(self.descriptor, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self.selector.unregister(self.descriptor)
+            return
+        for line in self.lines.feed(data):
+            self.on_line(line)

@@ -1,0 +1,74 @@
+"""Leave nothing behind: end what is left of an attempt, here and on every host that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpctrain.executor import Command, Executor, LocalExecutor, SshExecutor, run_on_all
+from hpctrain.launch.plan import ATTEMPT_VARIABLE
+
+SWEEP_TIMEOUT_S = 15.0
+
+# Every rank carries the attempt's name in its environment, and so does all that it started.
+# Plain sh: it must work on a host whose Python environment is broken.
+_SCRIPT = """\
+for dir in /proc/[0-9]*; do
+  pid=${dir#/proc/}
+  [ "$pid" = "$$" ] && continue
+  if tr '\\0' '\\n' < "$dir/environ" 2>/dev/null | grep -qxF "$1"; then
+    name=$(tr '\\0' ' ' < "$dir/cmdline" 2>/dev/null | cut -c1-60)
+    kill -9 "$pid" 2>/dev/null && echo "$pid $name"
+  fi
+done
+exit 0
+"""
+
+
+def run_sweep(
+    attempt_id: str,
+    remote_hosts: Sequence[str],
+    ssh_options: Sequence[str],
+    local: Executor | None = None,
+) -> list[str]:
+    """Kill what still carries the attempt's name; return a line for each host that needed it
+    or could not be reached.
+
+    Args:
+        remote_hosts: names as ssh knows them.
+        ssh_options: as mpirun's ssh gets them.
+    """
+    here = local or LocalExecutor()
+    command = Command(("sh", "-s", "--", f"{ATTEMPT_VARIABLE}={attempt_id}"))
+
+    def sweep(host: str | None) -> str:
+        where: Executor = SshExecutor(host, tuple(ssh_options), here) if host else here
+        done = where.run(command, timeout_s=SWEEP_TIMEOUT_S, stdin=_SCRIPT)
+        if not done.ok:
+            return f"{host or 'this machine'}: could not be swept: {done.last_words}"
+        killed = done.stdout.splitlines()
+        what = "; ".join(killed[:3])
+        return (
+            f"{host or 'this machine'}: ended {len(killed)} left behind ({what})" if killed else ""
+        )
+
+    return [line for line in run_on_all(sweep, [None, *remote_hosts]) if line]
+
+
+def diagnose_hosts(
+    remote_hosts: Sequence[str], ssh_options: Sequence[str], python: str
+) -> list[str]:
+    """Say for each remote host why ranks could not start there, as far as ssh can tell."""
+    command = Command((python, "-c", "import hpctrain.launch.shim"))
+
+    def ask(host: str) -> str:
+        done = SshExecutor(host, tuple(ssh_options)).run(command, timeout_s=SWEEP_TIMEOUT_S)
+        if done.ok:
+            return ""
+        by_hand = " ".join(["ssh", *ssh_options, host])
+        if done.returncode in (124, 255):
+            return f"{host}: ssh fails: {done.last_words}. Try it by hand: {by_hand}"
+        if done.returncode in (126, 127):
+            return f"{host}: no {python} there. The same Python environment must be on every host."
+        return f"{host}: hpctrain cannot be imported by {python} there: {done.last_words}"
+
+    return [line for line in run_on_all(ask, remote_hosts) if line]

@@ -1,0 +1,252 @@
+"""The run directory: the contract between launcher, trainer, monitor, bench and report.
+
+::
+
+    runs/<name>/
+      run.toml                the resolved configuration, every value
+      plan.json               argv, environment, reasons, hosts, versions, git commit
+      events.jsonl            rank 0's events and the launcher's
+      ranks/rank-00007.jsonl  that rank's own: start, steps, exit
+      logs/rank-00007.log     that rank's output, whole
+      logs/mpirun.log         what mpirun itself said
+
+The launcher is the only writer. A run that was tried again holds several attempts, numbered by
+its ``attempt`` events.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from hpctrain.errors import RunDirectoryError
+from hpctrain.events import encode_event
+
+DEFAULT_RUNS_DIR = "runs"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+
+
+class RunDirectory:
+    """A run's folder, locked and open for writing by this process."""
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+        self._files: dict[str, IO[bytes]] = {}
+
+    @classmethod
+    def create(cls, path: Path, *, resume: bool = False) -> RunDirectory:
+        """Make a new run's folder, or open an existing one to try again.
+
+        Raises:
+            RunDirectoryError: the name is taken (without `resume`), unknown (with it), no
+                name at all, or another launcher is running it.
+        """
+        check_name(path.name)
+        exists = path.exists()
+        if exists and not resume:
+            raise RunDirectoryError(
+                f"{path}: the name is taken; expected a new one. Choose another --name, go on "
+                f"with it by --resume, or remove it: hpctrain runs remove {path.name}"
+            )
+        if resume and not exists:
+            raise RunDirectoryError(
+                f"{path}: no such run; expected one to resume. See: hpctrain runs list"
+            )
+        try:
+            for folder in ("", "ranks", "logs"):
+                (path / folder).mkdir(parents=True, exist_ok=True)
+            lock = open(path / ".lock", "w", encoding="ascii")  # noqa: SIM115 (held while we live)
+        except OSError as problem:
+            raise RunDirectoryError(f"{path}: cannot be written: {problem.strerror}.") from problem
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise RunDirectoryError(f"{path}: another hpctrain is running it just now.") from None
+        return cls(path, lock)
+
+    def next_attempt(self) -> int:
+        """Return the number that the next attempt gets, from 1."""
+        return 1 + sum(1 for event in read_events(self.path) if event.get("event") == "attempt")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a whole file: complete or as it was."""
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Append an event of the launcher's own."""
+        self._append("events.jsonl", encode_event(event, **fields))
+
+    def record(self, rank: int, record: dict[str, Any]) -> None:
+        """Append what a rank reported: rank 0's to the run's events, ``rank_*`` to its own file."""
+        own_file = rank != 0 or str(record.get("event", "")).startswith("rank_")
+        name = f"ranks/rank-{rank:05d}.jsonl" if own_file else "events.jsonl"
+        self._append(name, json.dumps(record, separators=(",", ":")).encode() + b"\n")
+
+    def log(self, rank: int, data: bytes) -> None:
+        """Append to a rank's log."""
+        self._append(f"logs/{log_name(rank)}", data)
+
+    def log_launcher(self, data: bytes) -> None:
+        """Append to the log of mpirun's own words."""
+        self._append("logs/mpirun.log", data)
+
+    def log_tail(self, rank: int, lines: int) -> list[str]:
+        """Return the last lines of a rank's log."""
+        try:
+            with open(self.path / "logs" / log_name(rank), "rb") as file:
+                file.seek(0, os.SEEK_END)
+                file.seek(max(0, file.tell() - 16384))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return []
+        return [line for line in text.splitlines() if line.strip()][-lines:]
+
+    def close(self) -> None:
+        """Close all files and let others open the run."""
+        for file in self._files.values():
+            file.close()
+        self._lock.close()
+
+    def _append(self, name: str, data: bytes) -> None:
+        file = self._files.get(name)
+        if file is None:
+            # Unbuffered: whoever watches the run sees each line at once, and a crash loses none.
+            file = self._files[name] = open(self.path / name, "ab", buffering=0)
+        file.write(data)
+
+
+def check_name(name: str) -> None:
+    """Refuse a run name that is unsafe in a path, a shell or a URL.
+
+    Raises:
+        RunDirectoryError: the name has other characters, or none.
+    """
+    if not _NAME.fullmatch(name):
+        raise RunDirectoryError(
+            f"--name: cannot be a run's name, got {name!r}; expected letters, digits, '.', '_', "
+            "'+' and '-', beginning with a letter or digit, at most 128."
+        )
+
+
+def log_name(rank: int) -> str:
+    """Return the name of a rank's log file."""
+    return f"rank-{rank:05d}.log"
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield a run's events; a line that is not whole yet is left out."""
+    try:
+        with open(path / "events.jsonl", "rb") as file:
+            for line in file:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(event, dict):
+                    yield event
+    except FileNotFoundError:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a run's files say of it; None is unknown."""
+
+    name: str
+    path: str
+    state: str
+    attempts: int
+    command: str | None
+    np: int | None
+    hosts: tuple[str, ...]
+    started_at_s: float | None
+    duration_s: float | None
+    exit_code: int | None
+    step: int | None
+    steps: int | None
+    loss: float | None
+    val_loss: float | None
+    tokens_per_s: float | None
+
+
+def summarize_run(path: Path) -> RunSummary:
+    """Read what a run's files say of its latest attempt."""
+    try:
+        plan = json.loads((path / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        plan = {}
+    attempts = 0
+    latest: dict[str, Any] = {}
+    finished: dict[str, Any] = {}
+    for event in read_events(path):
+        if event.get("event") == "attempt":
+            attempts += 1
+            latest, finished = {"started": event.get("time_s")}, {}
+        elif event.get("event") == "run_finished":
+            finished = event
+        for key in ("step", "steps", "loss", "val_loss", "tokens_per_s", "time_s"):
+            if event.get(key) is not None:
+                latest[key] = event[key]
+    state = finished.get("state") or ("running" if _is_locked(path) else "died")
+    started, ended = latest.get("started"), latest.get("time_s")
+    return RunSummary(
+        name=path.name,
+        path=str(path),
+        state=state if attempts else "empty",
+        attempts=attempts,
+        command=plan.get("program"),
+        np=plan.get("np"),
+        hosts=tuple(placement["host"] for placement in plan.get("placement", ())),
+        started_at_s=started,
+        duration_s=round(ended - started, 3) if started and ended else None,
+        exit_code=finished.get("exit_code"),
+        **{key: latest.get(key) for key in ("step", "steps", "loss", "val_loss", "tokens_per_s")},
+    )
+
+
+def list_runs(runs_dir: Path) -> list[RunSummary]:
+    """Return all runs in a folder, the oldest first."""
+    if not runs_dir.is_dir():
+        return []
+    paths = [path for path in runs_dir.iterdir() if (path / ".lock").exists()]
+    return sorted(
+        (summarize_run(p) for p in paths), key=lambda run: (run.started_at_s or 0, run.name)
+    )
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run's folder.
+
+    Raises:
+        RunDirectoryError: it is running, or is no run's folder.
+    """
+    check_name(path.name)
+    if not (path / ".lock").exists():
+        raise RunDirectoryError(f"{path}: no such run. See: hpctrain runs list")
+    if _is_locked(path):
+        raise RunDirectoryError(f"{path}: it is running; expected one that has ended.")
+    import shutil
+
+    shutil.rmtree(path)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with open(path / ".lock", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
