@@ -1,0 +1,94 @@
+"""One line a step, its log, and what to say when it fails."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+TAIL_LINES = 30
+_PERCENT = re.compile(r"^compiling\s+(\d+) %")
+
+
+class StepFailed(Exception):
+    """A step's command failed; the message is ready to be printed."""
+
+
+class Progress:
+    """Prints ``[3/7] what … 31 s`` and keeps the output of each step's commands in a log."""
+
+    def __init__(self, total: int, logs: Path) -> None:
+        self.total = total
+        self.number = 0
+        self.logs = logs
+        self.log = logs / "setup.log"
+        self.line = ""
+        self.shown = 0  # percent of a build
+        self.started_s = 0.0
+        self.live = sys.stdout.isatty()
+        logs.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def step(self, name: str, what: str) -> Iterator[None]:
+        """Announce a step, run the body, print the seconds that it took."""
+        self.number += 1
+        self.log = self.logs / f"{name}.log"
+        self.log.write_bytes(b"")
+        self.line = f"[{self.number}/{self.total}] {what} …"
+        self.shown = 0
+        self.started_s = time.monotonic()
+        print(self.line, end=" ", flush=True)
+        yield
+        done = f"{time.monotonic() - self.started_s:.0f} s"
+        print(f"\r{self.line} {done}        " if self.live else done, flush=True)
+
+    def run(self, argv: Sequence[str], hint: str) -> None:
+        """Run a command of the current step to its end.
+
+        Args:
+            hint: what the user can do when it fails.
+
+        Raises:
+            StepFailed: with the last lines of the log, its path and the hint.
+        """
+        if (code := self.attempt(argv)) != 0:
+            raise self.failure(code, hint)
+
+    def failure(self, code: int, hint: str) -> StepFailed:
+        """Return the error of the current step: its last lines, the log and what to do."""
+        tail = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = "\n".join(f"    {line}" for line in tail[-TAIL_LINES:])
+        return StepFailed(
+            f"{self.line} failed, got exit code {code}; expected 0. The last lines:\n"
+            f"{lines}\nThe whole log: {self.log}\n{hint}"
+        )
+
+    def attempt(self, argv: Sequence[str]) -> int:
+        """Run a command of the current step and return its exit code."""
+        with self.log.open("ab") as log:
+            log.write(f"$ {' '.join(argv)}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            for line in process.stdout or ():
+                log.write(line)
+                log.flush()
+                self._show(line.decode(errors="replace"))
+        return process.wait()
+
+    def _show(self, line: str) -> None:
+        """Show how far a build is, and what it changes and why."""
+        elapsed_s = time.monotonic() - self.started_s
+        if match := _PERCENT.match(line):
+            if self.live:
+                print(f"\r{self.line} {match[1]} %, {elapsed_s:.0f} s ", end="", flush=True)
+            elif int(match[1]) // 25 > self.shown // 25:
+                print(f"{match[1]} %", end=" ", flush=True)
+            self.shown = int(match[1])
+        elif line.startswith(("change ", "taken from ", "another build")):
+            print(f"\n    {line.rstrip()}", end="", flush=True)
