@@ -10,12 +10,14 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from hpctrain.config import Config, config_from_tables, load_config
 from hpctrain.errors import EXIT_OK, ConfigError, HpctrainError
 
+CULPRIT_LEAVES_FIRST_S = 0.5
 CONFIG_VARIABLE = "HPCTRAIN_CONFIG_JSON"
 
 
@@ -25,16 +27,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = read_config(argv)
 
         # Late, so that --help and a wrong option are answered without loading torch.
+        from hpctrain.train.agreement import OtherRankError
         from hpctrain.train.communicator import open_communicator
         from hpctrain.train.loop import run_training
 
         comm = open_communicator(config.comm.backend)
         try:
             run_training(config, comm)
+        except OtherRankError as error:
+            # To stdout, which the console shows of rank 0 alone, and last to leave: the launcher
+            # and mpirun take the first rank that leaves for the culprit.
+            print(error, flush=True)
+            time.sleep(CULPRIT_LEAVES_FIRST_S)
+            return error.exit_code
         finally:
             comm.shutdown()
     except HpctrainError as error:
-        print(error, file=sys.stderr, flush=True)
+        for message in error.messages:
+            print(f"error: {message}", file=sys.stderr, flush=True)
         return error.exit_code
     return EXIT_OK
 

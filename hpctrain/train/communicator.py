@@ -70,7 +70,7 @@ class HorovodCommunicator(Communicator):
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
-        check_size(self.size, f"Horovod ({mpi_library() or 'unknown MPI'})")
+        check_size(self.size, f"Horovod ({mpi_library() or 'an unknown MPI'})")
 
     def all_reduce_sum_async(self, tensor: Tensor, name: str) -> Any:
         return self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
@@ -118,7 +118,7 @@ def launched_size() -> tuple[int, str]:
     mpi = next((mpi for name, mpi in _LAUNCHER_SIZE_VARIABLES.items() if name in os.environ), None)
     for name in (SIZE_VARIABLE, *_LAUNCHER_SIZE_VARIABLES):
         if os.environ.get(name, "").isdigit():
-            return int(os.environ[name]), mpi or "unknown MPI"
+            return int(os.environ[name]), mpi or "an unknown MPI"
     return 1, "no launcher"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,12 +59,13 @@ def set_up_together(config: Config, comm: Communicator) -> Setup:
 
 
 def _set_up(config: Config, comm: Communicator) -> Setup:
-    train = config.train
-    global_batch = resolve_global_batch_size(train, comm.size)
-    size = resolve_model(config.model)
-    device = choose_device(train.device, comm.local_rank, comm.local_size)
-    folder = Path(config.data.path)
-    index = open_data(folder)
+    train, folder = config.train, Path(config.data.path)
+    global_batch, size, device, index = _try_all(
+        lambda: resolve_global_batch_size(train, comm.size),
+        lambda: resolve_model(config.model),
+        lambda: choose_device(train.device, comm.local_rank, comm.local_size),
+        lambda: open_data(folder),
+    )
     training = Windows(folder, index, TRAIN, size.seq_len)
     _check_data(config, size, index, training)
     return Setup(
@@ -81,6 +84,19 @@ def _set_up(config: Config, comm: Communicator) -> Setup:
         ),
         model=build_model(size, train.seed).to(device),
     )  # fmt: skip
+
+
+def _try_all(*parts: Callable[[], Any]) -> list[Any]:
+    """Return what the parts return, or raise the messages of all that fail as one error."""
+    results, errors = [], []
+    for part in parts:
+        try:
+            results.append(part())
+        except HpctrainError as error:
+            errors.append(error)
+    if errors:
+        raise type(errors[0])(*(message for error in errors for message in error.messages))
+    return results
 
 
 def _check_data(config: Config, size: ModelSize, index: DataIndex, training: Windows) -> None:
