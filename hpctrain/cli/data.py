@@ -116,7 +116,7 @@ def info(folder: Path, verify: bool) -> None:
     source, created = index.source, index.created
     described = ", ".join(index.request.get("sources", ())) or "unknown"
     click.echo(
-        f"  source      {described}: {source.get('files', '?')} files, "
+        f"  source      {described}: {source.get('files', '?')} file(s), "
         f"{_megabytes(source.get('bytes'))}"
     )
     click.echo(f"  created     {created.get('at', '?')} by {created.get('by', '?')}")

@@ -1,0 +1,119 @@
+"""Buckets: their layout, and that gradients arrive in them without a copy."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hpctrain.train.communicator import Communicator  # noqa: E402
+from hpctrain.train.exchange import (  # noqa: E402
+    ALIGNMENT,
+    GradientExchange,
+    plan_buckets,
+)
+from hpctrain.train.model import build_model, sum_token_losses  # noqa: E402
+from hpctrain.train.presets import ModelSize  # noqa: E402
+
+SIZE = ModelSize(
+    d_model=16, num_layers=2, num_heads=2, vocab_size=32, seq_len=8, position="learned"
+)
+
+
+class TwinCommunicator(Communicator):
+    """Acts as two ranks with equal gradients, and notes when each bucket was sent."""
+
+    size = 2
+
+    def __init__(self):
+        self.sent = []
+
+    def all_reduce_sum_async(self, tensor, name):
+        self.sent.append(name)
+        return tensor
+
+    def wait(self, handle):
+        handle.mul_(2)
+
+
+def tokens(seed: int):
+    rows = torch.randint(32, (4, 9), generator=torch.Generator().manual_seed(seed))
+    return rows[:, :-1], rows[:, 1:]
+
+
+def test_buckets_hold_every_parameter_once_in_reverse_order():
+    numels, decays = [100, 10, 200, 10, 300], [True, False, True, False, True]
+    layouts = plan_buckets(numels, decays, bucket_elements=320)
+    groups = [sorted(slot.parameter for slot in layout.slots) for layout in layouts]
+    assert groups == [[3, 4], [0, 1, 2]]
+    for layout in layouts:
+        assert layout.numel % ALIGNMENT == 0
+        ends = [slot.offset + numels[slot.parameter] for slot in layout.slots]
+        starts = [slot.offset for slot in layout.slots[1:]]
+        assert all(end <= start for end, start in zip(ends, starts, strict=False))
+        assert all(
+            decays[slot.parameter] == (slot.offset < layout.decayed) for slot in layout.slots
+        )
+
+
+def test_a_parameter_larger_than_a_bucket_has_its_own():
+    layouts = plan_buckets([5, 1000, 5], [True] * 3, bucket_elements=10)
+    assert [[slot.parameter for slot in layout.slots] for layout in layouts] == [[2], [1], [0]]
+
+
+def test_parameters_keep_their_values_and_gradients_are_views():
+    model, reference = build_model(SIZE, seed=1), build_model(SIZE, seed=1)
+    exchange = GradientExchange(model, Communicator(), bucket_mb=0.005)
+    flats = [(b.parameters, b.gradients) for b in exchange.buckets]
+    sum_token_losses(model(tokens(0)[0]), tokens(0)[1]).backward()
+    sum_token_losses(reference(tokens(0)[0]), tokens(0)[1]).backward()
+
+    def lies_in(view, flats):
+        return any(
+            f.data_ptr() <= view.data_ptr() < f.data_ptr() + f.numel() * f.element_size()
+            for f in flats
+        )
+
+    for mine, other in zip(model.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(mine, other)
+        torch.testing.assert_close(mine.grad, other.grad)
+        assert lies_in(mine, [parameters for parameters, _ in flats])
+        assert lies_in(mine.grad, [gradients for _, gradients in flats])
+
+
+def test_only_the_last_micro_step_sends_and_each_bucket_goes_once():
+    comm = TwinCommunicator()
+    model = build_model(SIZE, seed=1)
+    exchange = GradientExchange(model, comm, bucket_mb=0.005)
+    exchange.clear()
+    for number in range(3):
+        loss = sum_token_losses(model(tokens(number)[0]), tokens(number)[1])
+        exchange.loss += loss.detach()
+        if number == 2:
+            assert comm.sent == []
+            own = exchange.loss.item()
+            exchange.send_during_backward()
+        loss.backward()
+    assert comm.sent == [f"gradients.{n}" for n in range(len(exchange.buckets))]
+    before = [bucket.gradients.clone() for bucket in exchange.buckets]
+    exchange.finish()
+    assert exchange.loss.item() == pytest.approx(2 * own)
+    for bucket, half in zip(exchange.buckets, before, strict=True):
+        torch.testing.assert_close(bucket.gradients, 2 * half)
+
+
+def test_a_parameter_without_a_gradient_does_not_hold_up_its_bucket():
+    class Unused(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.used(x)
+
+    comm = TwinCommunicator()
+    model = Unused()
+    exchange = GradientExchange(model, comm, bucket_mb=25.0)
+    exchange.send_during_backward()
+    model(torch.ones(1, 3)).sum().backward()
+    assert comm.sent == []
+    exchange.finish()
+    assert comm.sent == ["gradients.0"]
