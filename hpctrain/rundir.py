@@ -225,8 +225,8 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
     )
 
 
-def remove_run(path: Path) -> None:
-    """Remove a run's folder.
+def check_removable(path: Path) -> None:
+    """Check that a folder is a run's and that nobody runs it.
 
     Raises:
         RunDirectoryError: it is running, or is no run's folder.
@@ -236,8 +236,17 @@ def remove_run(path: Path) -> None:
         raise RunDirectoryError(f"{path}: no such run. See: hpctrain runs list")
     if _is_locked(path):
         raise RunDirectoryError(f"{path}: it is running; expected one that has ended.")
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run's folder.
+
+    Raises:
+        RunDirectoryError: as :func:`check_removable`.
+    """
     import shutil
 
+    check_removable(path)
     shutil.rmtree(path)
 
 

@@ -95,7 +95,7 @@ def command(
     """
     from hpctrain.launch import show
     from hpctrain.launch.plan import plan_launch
-    from hpctrain.launch.prepare import Asked, gather_facts, prepare_request
+    from hpctrain.launch.prepare import Asked, check_trainer, gather_facts, prepare_request
     from hpctrain.launch.start import start_run
 
     asked = Asked(
@@ -112,6 +112,8 @@ def command(
     )
     prepared = prepare_request(asked, os.environ)
     facts = gather_facts(prepared, os.environ, probe=probe)
+    if prepared.is_trainer:
+        check_trainer(prepared.config, facts)
     plan = plan_launch(prepared.request, facts)
     if dry_run or explain:
         click.echo(show.render_json(plan) if as_json else "", nl=as_json)

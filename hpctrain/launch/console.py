@@ -149,9 +149,9 @@ class RunConsole:
         mark = click.style("failed: ", fg="red", bold=True)
         failure = outcome.failure
         if failure is None or outcome.never_started:
-            self._say(f"{mark}mpirun ended with exit code {outcome.exit_code} before every rank "
-                      f"had started. Its last lines:")  # fmt: skip
-            tail = self.launcher_tail[-LAUNCHER_TAIL_LINES:] or ["(it said nothing)"]
+            when = "before any rank had started" if outcome.never_started else "before its ranks"
+            self._say(f"{mark}mpirun ended with exit code {outcome.exit_code} {when}. It said:")
+            tail = self.launcher_tail[-LAUNCHER_TAIL_LINES:] or ["(nothing)"]
             log = self.run_directory.path / "logs" / "mpirun.log"
         else:
             at = f" at step {outcome.step}" if outcome.step is not None else ""

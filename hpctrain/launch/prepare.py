@@ -131,6 +131,33 @@ def _is_on_path(program: str, environ: Mapping[str, str]) -> bool:
     return any(os.access(os.path.join(folder, program), os.X_OK) for folder in folders)
 
 
+def check_trainer(config: Config, facts: Facts) -> None:
+    """Refuse a training run that every rank would only find out to be impossible.
+
+    Raises:
+        PlanError: Horovod is not installed, or was built for another MPI than mpirun's.
+    """
+    from importlib.util import find_spec
+
+    from hpctrain.horovod_stamp import read_horovod_stamp
+
+    if config.comm.backend != "horovod":
+        return
+    if find_spec("horovod") is None:
+        raise PlanError(
+            "comm.backend: Horovod is not installed, got 'horovod'; expected it beside "
+            f"{sys.executable}. Build it: hpctrain install-horovod, or train on one rank with "
+            "--np 1 --set comm.backend=none"
+        )
+    stamp = read_horovod_stamp()
+    if stamp is not None and stamp.mpi_flavour != facts.mpi_flavour:
+        raise PlanError(
+            f"mpirun: Horovod was built for another MPI, got {facts.mpi_flavour} "
+            f"{facts.mpi_version} ({facts.mpirun}); expected {stamp.mpi_flavour} "
+            f"{stamp.mpi_version}. Build it for this one: hpctrain install-horovod"
+        )
+
+
 def _probe_remote(remote: list[Host], request: LaunchRequest) -> Mapping[str, HostFacts]:
     path = cache_dir() / "facts" / f"ssh_config.{os.getpid()}"
     path.parent.mkdir(parents=True, exist_ok=True)

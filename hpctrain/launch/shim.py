@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from hpctrain.cores import count_cores
 from hpctrain.events import EVENTS_FD_VARIABLE
@@ -297,10 +298,8 @@ def _run_unobserved(program: tuple[str, ...], environ: Mapping[str, str]) -> int
 
 
 def _signal_group(leader: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(leader, number)
-    except ProcessLookupError:
-        pass
 
 
 def _descendants(pid: int) -> list[int]:

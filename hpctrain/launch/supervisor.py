@@ -76,6 +76,7 @@ class _Rank:
     host: str
     reported: bool = False
     ended: bool = False
+    exit_code: int | None = None
     step: int | None = None
 
 
@@ -91,8 +92,8 @@ class Supervisor:
         self.ranks = [_Rank(host) for host in plan.rank_hosts]
         self.started_at_s = time.monotonic()
         self.failure: RankFailure | None = None
-        self.lost: RankFailure | None = None
         self.stop_signal: int | None = None
+        self.mpirun_was_signalled = False
         self.escalation: list[tuple[float, Callable[[], None]]] = []
         self.stdout_lines = LineBuffer()
         self.stderr_lines = LineBuffer()
@@ -214,6 +215,7 @@ class Supervisor:
         self._fail(RankFailure(missing[0], hosts[0], None, None, "it never reported"))
 
     def _fail(self, failure: RankFailure) -> None:
+        """Take the first failure as the cause; whatever follows is its consequence."""
         if self.failure is None and self.stop_signal is None:
             self.failure = failure
             self._stop()
@@ -240,17 +242,20 @@ class Supervisor:
 
     def _signal_mpirun(self, number: int) -> None:
         if self.mpirun.poll() is None:
+            self.mpirun_was_signalled = True
             self.mpirun.send_signal(number)
 
     def _outcome(self, mpirun_code: int) -> Outcome:
+        failure = self.failure
+        if mpirun_code < 0 and not self.mpirun_was_signalled:
+            failure = None  # somebody ended mpirun: what the ranks then said is its consequence
         mpirun_code = mpirun_code if mpirun_code >= 0 else 128 - mpirun_code
         reported = any(rank.reported for rank in self.ranks)
-        failure = self.failure or self.lost
         if self.stop_signal is not None:
             state, code = "stopped", 128 + self.stop_signal
         elif failure is not None:
             state, code = "failed", failure.exit_code or mpirun_code or EXIT_FAILED
-        elif all(rank.ended for rank in self.ranks):
+        elif all(rank.exit_code == 0 for rank in self.ranks):
             state, code = "done", EXIT_OK  # every rank said so itself, whatever mpirun says
         else:
             state, code = ("done" if mpirun_code == 0 else "failed"), mpirun_code
@@ -314,6 +319,7 @@ class Supervisor:
         rank = self.ranks[rank_number]
         rank.ended = True
         code, number = frame["code"], frame.get("signal")
+        rank.exit_code = code
         self._record(rank_number, "rank_exit", exit_code=code, signal=number)
         if code != 0:
             reason = frame.get("error") or (
@@ -327,13 +333,10 @@ class Supervisor:
         rank = self.ranks[rank_number]
         if rank.ended or self.stop_signal is not None or self.failure is not None:
             return
-        # mpirun sees a dead rank too and ends the others: wait for its verdict, for a while.
         rank.ended = True
+        self._record(rank_number, "rank_exit", exit_code=None, signal=None)
         reason = "its connection closed without a word: killed, or its host is gone"
-        if self.lost is None:
-            self.lost = RankFailure(rank_number, rank.host, None, None, reason)
-            self._record(rank_number, "rank_exit", exit_code=None, signal=None)
-            self._stop()
+        self._fail(RankFailure(rank_number, rank.host, None, None, reason))
 
     def _on_launcher_line(self, line: bytes) -> None:
         if line.startswith(STDIO_MARK):

@@ -1,0 +1,15 @@
+"""Can ranks be started on other hosts?"""
+
+from __future__ import annotations
+
+from hpctrain.preflight.machine import Machine
+from hpctrain.preflight.verdict import PASS, WARN, Verdict
+
+
+def check_ssh(machine: Machine) -> Verdict:
+    """Look for an ssh client, which only launches on other hosts need."""
+    ssh = machine.programs.get("ssh")
+    if ssh is None:
+        fix = "apt-get install openssh-client"
+        return Verdict("ssh", WARN, "none on PATH: ranks only on this machine", fix)
+    return Verdict("ssh", PASS, ssh)
