@@ -1,0 +1,46 @@
+# Every target sets up what it needs, once; see `make help`.
+
+PYTHON ?= python3
+TORCH_INDEX_URL ?=
+export TORCH_INDEX_URL
+
+RUN := .venv/bin/hpctrain
+# Tests that need what is missing are skipped; those named in HPCTRAIN_REQUIRE fail instead.
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-deps lint clean
+
+help: ## List the targets and variables
+	@echo "Targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables:"
+	@echo "  PYTHON           interpreter for a new .venv, 3.10 or later (now: $(PYTHON))"
+	@echo "  TORCH_INDEX_URL  index to take torch from, such as https://download.pytorch.org/whl/cpu"
+	@echo "                   (default: a CPU build without an NVIDIA device, else PyPI's CUDA build)"
+	@echo "  PYTEST_ARGS      further arguments for pytest, such as '-k hosts'"
+
+setup: ## Create or update .venv: pinned packages, torch, an MPI, hpctrain, Horovod
+	@$(PYTHON) tools/bootstrap.py
+
+demo: setup ## Train a small transformer on this machine: 2 ranks, mpirun, Horovod, real text
+	@$(RUN) data prepare --source stdlib --tokenizer bytes --out data/stdlib-bytes
+	@$(RUN) run --np 2 --config demo --set train.device=cpu
+
+test: ## Run every test that this machine can run; say what was skipped and why
+	@$(PYTHON) tools/bootstrap.py --test
+	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-deps: ## Install the system packages that some tests need (root; asks unless YES=1 or CI=true)
+	@$(PYTHON) tools/test_deps.py
+
+lint: ## Check style and common mistakes
+	@$(PYTHON) tools/bootstrap.py --test
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+clean: ## Remove .venv, caches and build leftovers; keep data/ and runs/
+	@echo "removes: .venv .cache build dist *.egg-info .pytest_cache .ruff_cache __pycache__"
+	@echo "keeps:   data/ runs/, and built wheels in ~/.cache/hpctrain"
+	@rm -rf .venv .cache build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find hpctrain tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
