@@ -115,6 +115,8 @@ def _build_environment(facts: BuildFacts) -> dict[str, str]:
         "MAKEFLAGS": f"-j{facts.cores}",
         "PATH": with_path({"PATH": facts.path}, tools),
     }
+    if facts.torch_cuda is None:
+        environment["HPCTRAIN_WITHOUT_CUDA"] = "1"
     if gpu := facts.gpu:
         environment |= {
             "CUDA_HOME": gpu.cuda_home,  # without it torch does not count as a CUDA torch

@@ -45,6 +45,7 @@ class BuildFacts:
     prefix: str
     site_packages: str
     torch: str
+    torch_cuda: str | None
     mpi_flavour: str
     mpi_version: str
     mpicxx: str
@@ -77,6 +78,7 @@ def probe_build_facts(
         prefix=sys.prefix,
         site_packages=site_packages,
         torch=torch_version,
+        torch_cuda=torch_cuda,
         mpi_flavour=mpi.flavour,
         mpi_version=mpi.version,
         mpicxx=mpi.mpicxx or "",

@@ -67,6 +67,14 @@ CHANGES = (
         "the slowest files first, so that no core waits for them at the end",
     ),
     Change(
+        "CMakeLists.txt",
+        "include(CheckLanguage)\ncheck_language(CUDA)\nif(NOT CMAKE_CUDA_COMPILER)",
+        "include(CheckLanguage)\nif(NOT DEFINED ENV{HPCTRAIN_WITHOUT_CUDA})\n"
+        "    check_language(CUDA)\nendif()\n"
+        "if(NOT DEFINED ENV{HPCTRAIN_WITHOUT_CUDA} AND NOT CMAKE_CUDA_COMPILER)",
+        "a CPU build must not depend on an nvcc that happens to be here, nor try it out",
+    ),
+    Change(
         "setup.py",
         "else 'RelWithDebInfo'",
         "else 'Release'",
