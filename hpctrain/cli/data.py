@@ -14,19 +14,26 @@ if TYPE_CHECKING:
 PROGRESS_AFTER_S = 2.0
 
 
-@click.group(name="data")
+@click.group(
+    name="data",
+    epilog="""\b
+Examples:
+  hpctrain data prepare --source stdlib --out data/stdlib-bytes
+  hpctrain data prepare book.txt notes/ --out data/mine
+  hpctrain data info data/mine --verify
+""",
+)
 def command() -> None:
-    """Prepare and inspect training data.
-
-    \b
-    Examples:
-      hpctrain data prepare --source stdlib --out data/stdlib-bytes
-      hpctrain data prepare book.txt notes/ --out data/mine
-      hpctrain data info data/mine --verify
-    """
+    """Prepare and inspect training data."""
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  hpctrain data prepare --source stdlib --out data/stdlib-bytes
+  hpctrain data prepare book.txt notes/ --validation-fraction 0.05 --out data/mine
+""",
+)
 @click.option(
     "--source",
     "sources",
@@ -54,7 +61,7 @@ def command() -> None:
     show_default=True,
     help="Largest shard (MiB).",
 )
-@click.option("--force", is_flag=True, help="Replace data that was made from another request.")
+@click.option("--force", is_flag=True, help="Make it again, also over data of another request.")
 def prepare(
     sources: tuple[str, ...],
     files: tuple[str, ...],
@@ -68,11 +75,6 @@ def prepare(
     """Turn text FILES into token shards with an index, checksums and a validation part.
 
     The folder is complete or absent. Asked for what is there already, it says so at once.
-
-    \b
-    Examples:
-      hpctrain data prepare --source stdlib --out data/stdlib-bytes
-      hpctrain data prepare book.txt notes/ --validation-fraction 0.05 --out data/mine
     """
     if not sources + files:
         raise click.UsageError("no text given; name FILES or give --source stdlib.")
@@ -97,16 +99,17 @@ def prepare(
     _print_splits(prepared.index)
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  hpctrain data info data/stdlib-bytes
+  hpctrain data info data/stdlib-bytes --verify
+""",
+)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Read every byte and compare its checksum.")
 def info(folder: Path, verify: bool) -> None:
-    """Show what a prepared FOLDER holds, and whether all of it is there.
-
-    \b
-    Example:
-      hpctrain data info data/stdlib-bytes --verify
-    """
+    """Show what a prepared FOLDER holds, and whether all of it is there."""
     from hpctrain.errors import DataError, raise_all
     from hpctrain.train.shards import find_damage, read_index
 

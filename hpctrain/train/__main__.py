@@ -12,10 +12,11 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from hpctrain.config import Config, config_from_tables, load_config
-from hpctrain.errors import EXIT_OK, ConfigError, HpctrainError
+from hpctrain.errors import EXIT_OK, BuildError, ConfigError, HpctrainError
 
 CULPRIT_LEAVES_FIRST_S = 0.5
 CONFIG_VARIABLE = "HPCTRAIN_CONFIG_JSON"
@@ -25,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train one rank's part of a run; return the exit code."""
     try:
         config = read_config(argv)
+
+        if find_spec("torch") is None:
+            raise BuildError("torch: is not installed. Run: pip install 'hpctrain[train]'.")
 
         # Late, so that --help and a wrong option are answered without loading torch.
         from hpctrain.train.agreement import OtherRankError

@@ -8,10 +8,11 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hpctrain.errors import DataError
+from hpctrain.errors import BuildError, DataError
 from hpctrain.train.shard_writer import ShardWriter
 from hpctrain.train.shards import (
     INDEX_NAME,
@@ -51,7 +52,7 @@ class PrepareRequest:
     shard_bytes: int = 256 * 1024 * 1024
     """Largest shard."""
     force: bool = False
-    """Replace prepared data that was made from another request."""
+    """Make it again, whatever prepared data is in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,11 @@ def prepare_data(
 
     Raises:
         DataError: a source is missing, or the folder is in use for something else.
+        BuildError: numpy is not installed.
     """
     tokenizer = open_tokenizer(request.tokenizer)
+    if find_spec("numpy") is None:
+        raise BuildError("numpy: is not installed. Run: pip install 'hpctrain[train]'.")
     files = find_sources(request.sources)
     described = _describe(request, files)
     out = Path(os.path.abspath(request.out))
@@ -121,12 +125,9 @@ def _find_existing(
             f"{show(str(out))}: is not a folder of prepared data; expected no such folder, or "
             f"one with {INDEX_NAME}. Choose another --out."
         )
-    try:
-        index = read_index(out)
-    except DataError:
-        if request.force:
-            return None
-        raise
+    if request.force:
+        return None
+    index = read_index(out)
     differences = [
         f"{key} was {index.request.get(key)!r}, got {value!r}"
         for key, value in described.items()
@@ -134,8 +135,6 @@ def _find_existing(
     ]
     if not differences:
         return None if find_damage(out, index) else index
-    if request.force:
-        return None
     raise DataError(
         f"{show(str(out))}: holds data of another request: {'; '.join(differences)}. "
         "Give --force to replace it, or another --out."

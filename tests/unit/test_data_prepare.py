@@ -116,6 +116,14 @@ def test_another_request_is_refused_and_force_replaces(request_, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
 
 
+def test_text_of_equal_size_takes_force(request_, tmp_path):
+    one = prepare_data(request_).index
+    path = tmp_path / "source" / "text-03.txt"
+    path.write_text(path.read_text().upper())
+    assert not prepare_data(request_).made
+    assert prepare_data(change(request_, force=True)).index.digest != one.digest
+
+
 def test_a_grown_source_is_another_request(request_, tmp_path):
     prepare_data(request_)
     with (tmp_path / "source" / "text-03.txt").open("a") as stream:
