@@ -6,16 +6,18 @@ Losses must not depend on the number of ranks, nor on how the gradients are cut 
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tiers
 
-pytest.importorskip("torch")
-pytest.importorskip("horovod")
+from hpctrain.executor import LocalExecutor
+from hpctrain.launch.find_mpi import find_mpi
+
+tiers.require("torch", "horovod", "mpirun")
 
 TIMEOUT_S = 120
 RANK = """
@@ -40,11 +42,6 @@ BASE = {
     "optim.warmup_steps": 5,
     "comm.bucket_mb": 0.05,
 }
-
-
-def find_mpirun():
-    beside = Path(sys.executable).with_name("mpirun")
-    return str(beside) if beside.exists() else shutil.which("mpirun")
 
 
 class Run:
@@ -74,16 +71,15 @@ def data(tmp_path_factory):
 @pytest.fixture
 def train(data, tmp_path):
     """Return a function that trains with the given settings and waits for the end."""
-    mpirun = find_mpirun()
-    if mpirun is None:
-        pytest.skip("mpirun is not installed")
-    version = subprocess.run([mpirun, "--version"], capture_output=True, text=True).stdout
-    if "Open MPI" not in version and "prte" not in version.lower():
-        pytest.skip("mpirun is not Open MPI's")
-    oversubscribe = ["--oversubscribe"] if " 4." in version else ["--map-by", "slot:oversubscribe"]
+    mpi = find_mpi(os.environ, LocalExecutor())
+    oversubscribe = ["--oversubscribe"]
+    if mpi.flavour == "openmpi5":
+        oversubscribe = ["--map-by", "slot:oversubscribe"]
+    elif mpi.flavour != "openmpi4":
+        pytest.skip(f"mpirun: Horovod needs an Open MPI, found {mpi.flavour}")
     count = 0
 
-    def start(np, settings=(), *, launched_size=None, mpi=True, rank=RANK, **env):
+    def start(np, settings=(), *, launched_size=None, alone=False, rank=RANK, **env):
         nonlocal count
         count += 1
         folder = tmp_path / f"events-{count}"
@@ -91,7 +87,7 @@ def train(data, tmp_path):
         merged = {**BASE, "data.path": data, **dict(settings)}
         overrides = [f"--set={key}={value}" for key, value in merged.items() if value is not None]
         program = [sys.executable, "-c", rank, *overrides]
-        launcher = [mpirun, "-np", str(np), "--mca", "mpi_yield_when_idle", "1",
+        launcher = [mpi.mpirun, "-np", str(np), "--mca", "mpi_yield_when_idle", "1",
                     "--bind-to", "none", *oversubscribe]  # fmt: skip
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HPCTRAIN_", "HOROVOD_"))}
         variables = {
@@ -105,7 +101,7 @@ def train(data, tmp_path):
             **env,
         }
         done = subprocess.run(
-            [*(launcher if mpi else []), *program], env=variables, capture_output=True, text=True,
+            [*([] if alone else launcher), *program], env=variables, capture_output=True, text=True,
             timeout=TIMEOUT_S,
         )  # fmt: skip
         return Run(done, folder)
@@ -137,7 +133,7 @@ def test_losses_do_not_depend_on_buckets_accumulation_or_backend(train):
     others = [
         train(2, {"comm.bucket_mb": 25.0}),
         train(2, {"train.grad_accum_steps": 3}),
-        train(1, {"comm.backend": "none"}, mpi=False),
+        train(1, {"comm.backend": "none"}, alone=True),
     ]
     for run in others:
         assert run.returncode == 0, run.stderr
@@ -243,7 +239,7 @@ os.execv""",
 
 
 def test_ranks_that_do_not_find_each_other_are_an_error(train):
-    run = train(1, launched_size=4, mpi=False)
+    run = train(1, launched_size=4, alone=True)
     assert run.returncode == 1
     assert "did not find each other, got size 1 from Horovod (Open MPI" in run.stderr
     assert "expected 4" in run.stderr
@@ -263,16 +259,16 @@ from hpctrain.train.__main__ import main
 sys.exit(main(sys.argv[1:]))
 os.execv""",
     )
-    run = train(1, rank=rank, mpi=False)
+    run = train(1, rank=rank, alone=True)
     assert run.returncode == 2
     assert "hpctrain install-horovod" in run.stderr
     assert (
-        train(1, {"comm.backend": "none", "train.steps": 2}, rank=rank, mpi=False).returncode == 0
+        train(1, {"comm.backend": "none", "train.steps": 2}, rank=rank, alone=True).returncode == 0
     )
 
 
 def test_data_that_does_not_fit_the_model_is_an_error_that_names_both(train):
-    run = train(1, {"model.vocab_size": 300, "data.tokenizer": "bpe"}, mpi=False)
+    run = train(1, {"model.vocab_size": 300, "data.tokenizer": "bpe"}, alone=True)
     assert run.returncode == 1
     assert "got vocab_size 256 (bytes); expected model.vocab_size = 300" in run.stderr
     assert "expected data.tokenizer = 'bpe'" in run.stderr

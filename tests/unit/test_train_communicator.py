@@ -1,11 +1,12 @@
 """How many ranks there should be, and who may run alone."""
 
 import pytest
+import tiers
 
-pytest.importorskip("torch")
+tiers.require("torch")
 
-from hpctrain.errors import LaunchError, PlanError
-from hpctrain.train.communicator import (
+from hpctrain.errors import LaunchError, PlanError  # noqa: E402
+from hpctrain.train.communicator import (  # noqa: E402
     Communicator,
     check_size,
     launched_size,

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import tiers
 
-torch = pytest.importorskip("torch")
+tiers.require("torch")
+
+import torch  # noqa: E402
 
 from hpctrain.config.schema import TrainConfig  # noqa: E402
 from hpctrain.errors import ConfigError  # noqa: E402

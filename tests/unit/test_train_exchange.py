@@ -1,8 +1,11 @@
 """Buckets: their layout, and that gradients arrive in them without a copy."""
 
 import pytest
+import tiers
 
-torch = pytest.importorskip("torch")
+tiers.require("torch")
+
+import torch  # noqa: E402
 
 from hpctrain.train.communicator import Communicator  # noqa: E402
 from hpctrain.train.exchange import (  # noqa: E402

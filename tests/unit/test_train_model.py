@@ -1,8 +1,11 @@
 """The model: its size, its shapes, and that it cannot see the future."""
 
 import pytest
+import tiers
 
-torch = pytest.importorskip("torch")
+tiers.require("torch")
+
+import torch  # noqa: E402
 
 from hpctrain.config.schema import ModelConfig  # noqa: E402
 from hpctrain.errors import ConfigError  # noqa: E402

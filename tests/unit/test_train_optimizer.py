@@ -3,8 +3,11 @@
 import math
 
 import pytest
+import tiers
 
-torch = pytest.importorskip("torch")
+tiers.require("torch")
+
+import torch  # noqa: E402
 
 from hpctrain.config.schema import OptimConfig  # noqa: E402
 from hpctrain.train.communicator import Communicator  # noqa: E402
