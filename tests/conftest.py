@@ -1,0 +1,60 @@
+"""Tiers by folder, what each test needs, and at the end: what was skipped, why, what brings it."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import mpi_flavours
+import pytest
+import tiers
+
+TESTS = Path(__file__).parent
+CHEAP = {"mpirun", "torch", "horovod", "sshd", "netns", "cuda"}
+
+
+def pytest_configure(config):
+    for folder in tiers.FOLDERS:
+        config.addinivalue_line("markers", f"{folder}: a test in tests/{folder}")
+    config.addinivalue_line("markers", "needs(*pieces): skip, or fail if required, without them")
+    config.pluginmanager.register(mpi_flavours)
+    tiers.required()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+        if folder in tiers.FOLDERS:
+            item.add_marker(getattr(pytest.mark, folder))
+
+
+def pytest_runtest_setup(item):
+    for folder, pieces in tiers.FOLDERS.items():
+        if item.get_closest_marker(folder):
+            tiers.require(*pieces)
+    for marker in item.iter_markers("needs"):
+        tiers.require(*marker.args)
+
+
+def pytest_sessionfinish(session):
+    """Fail a run whose required pieces are missing even where no test asked for them."""
+    absent = [name for name in sorted(tiers.required() & CHEAP) if tiers.missing(name)]
+    for name in absent:
+        print(f"\n{name} is required by {tiers.VARIABLE}: {tiers.missing(name)}", file=sys.stderr)
+    if absent and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
+    if not skipped:
+        return
+    terminalreporter.section("skipped: what, why, what brings it")
+    for reason, count in sorted(skipped.items()):
+        piece = tiers.PIECES.get(reason.split(":")[0])
+        brings = f"  → {piece.brings}" if piece else ""
+        terminalreporter.write_line(f"{count:>4}  {reason}{brings}")
+
+
+def _reason(report):
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ").splitlines()[0]
