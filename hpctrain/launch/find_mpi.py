@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpctrain.errors import PlanError
-from hpctrain.executor import Command, Executor
+from hpctrain.executor import Command, Executor, with_path
 from hpctrain.horovod_stamp import read_horovod_stamp
 
 VARIABLE = "HPCTRAIN_MPIRUN"
@@ -164,7 +164,10 @@ def probe_mpirun(
     known = _read_cache(cache)
     if isinstance(kept := known.get(identity), list) and len(kept) == 2:
         return kept[0], kept[1]
-    done = executor.run(Command((mpirun, "--version")), timeout_s=VERSION_TIMEOUT_S)
+    # Intel's mpirun is a script that looks for its parts on PATH.
+    path = with_path(environ, [os.path.dirname(mpirun)])
+    asking = Command((mpirun, "--version"), {"PATH": path})
+    done = executor.run(asking, timeout_s=VERSION_TIMEOUT_S)
     found = parse_mpirun_version(done.stdout + done.stderr)
     if found is None:
         said = (done.stdout + done.stderr).strip().splitlines()
