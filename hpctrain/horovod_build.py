@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-import subprocess
+import signal
 import tarfile
 import tempfile
 import time
@@ -27,13 +27,12 @@ from hpctrain.horovod_recipe import (
     CHANGES,
     SDIST,
     SDIST_SHA256,
-    STAMP_FILE,
     VERSION,
     Change,
     apply_changes,
     recipe_hash,
 )
-from hpctrain.horovod_stamp import HorovodStamp, read_horovod_stamp
+from hpctrain.horovod_stamp import STAMP_FILE, HorovodStamp, read_horovod_stamp
 
 __all__ = ["BuildPlan", "plan_horovod_build", "read_horovod_stamp", "run_horovod_build"]
 
@@ -215,11 +214,18 @@ def _with_nccl(plan: BuildPlan, scratch: Path) -> Command:
 
 def _compile(command: Command, source: Path, log: Path, say: Callable[[str], None]) -> None:
     started_s = time.monotonic()
+    reader, writer = os.pipe()
     process = LocalExecutor().start(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=source
+        command,
+        stdout=writer,
+        stderr=writer,
+        cwd=source,
+        parent_death_signal=signal.SIGTERM,
+        new_session=False,  # Ctrl-C at the terminal stops the compilers too
     )
-    with log.open("wb") as file:
-        for line in process.stdout or ():
+    os.close(writer)
+    with open(reader, "rb") as lines, log.open("wb") as file:
+        for line in lines:
             file.write(line)
             if match := _PERCENT.match(line.decode(errors="replace")):
                 say(f"compiling {match[1]:>3} % {time.monotonic() - started_s:4.0f} s")

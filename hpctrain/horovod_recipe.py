@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hpctrain.errors import BuildError, raise_all
+from hpctrain.horovod_stamp import STAMP_FILE
 
 VERSION = "0.28.1"
 SDIST = f"horovod-{VERSION}.tar.gz"
 SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
-STAMP_FILE = "hpctrain_build.json"
 
 
 @dataclass(frozen=True, slots=True)

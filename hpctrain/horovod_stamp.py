@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from hpctrain.horovod_recipe import STAMP_FILE
+STAMP_FILE = "hpctrain_build.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,15 @@ from hpctrain.launch.find_mpi import cache_folder, find_mpi
 INSTALL_TIMEOUT_S = 300.0
 
 
-@click.command("install-horovod")
+@click.command(
+    "install-horovod",
+    epilog="""\b
+Examples:
+  hpctrain install-horovod                      build, or take the wheel from the cache
+  hpctrain install-horovod --dry-run            show the commands and the changes to the source
+  HPCTRAIN_MPIRUN=/opt/mpi/bin/mpirun hpctrain install-horovod --wheel-dir wheels
+""",
+)
 @click.option("--force", is_flag=True, help="Build and install even where nothing has changed.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @click.option(
