@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,26 +75,34 @@ class HorovodCommunicator(Communicator):
         check_size(self.size, f"Horovod ({mpi_library() or 'an unknown MPI'})")
 
     def all_reduce_sum_async(self, tensor: Tensor, name: str) -> Any:
-        return self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
+        with self._explained():
+            return self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
 
     def wait(self, handle: Any) -> None:
-        try:
+        with self._explained():
             self._hvd.synchronize(handle)
+
+    def broadcast(self, tensor: Tensor, name: str, root: int = 0) -> Tensor:
+        with self._explained():
+            return self._hvd.broadcast_(tensor, root_rank=root, name=name)
+
+    def barrier(self) -> None:
+        with self._explained():
+            self._hvd.barrier()
+
+    def shutdown(self) -> None:
+        self._hvd.shutdown()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what Horovod's errors mean: another rank has left."""
+        try:
+            yield
         except self._error as problem:
             raise OtherRankError(
                 f"rank {self.rank}: stopped because the exchange with the other ranks broke: "
                 f"{problem}. The rank that stopped first says why."
             ) from problem
-
-    def broadcast(self, tensor: Tensor, name: str, root: int = 0) -> Tensor:
-        self.wait(self._hvd.broadcast_async_(tensor, root_rank=root, name=name))
-        return tensor
-
-    def barrier(self) -> None:
-        self._hvd.barrier()
-
-    def shutdown(self) -> None:
-        self._hvd.shutdown()
 
 
 def open_communicator(backend: str) -> Communicator:

@@ -133,8 +133,10 @@ def _stop_if_broken(unread: list[tuple[Tensor, Tensor]], done: int, comm: Commun
 def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Communicator) -> None:
     train, size, data = config.train, setup.size, setup.index.splits
     params = count_parameters(size)
-    on_cpu = setup.device.type == "cpu"
-    threads = f", {torch.get_num_threads()} threads each" if on_cpu else ""
+    threads = torch.get_num_threads()
+    where = f"{setup.device}"
+    if setup.device.type == "cpu":
+        where += f", {threads} thread{'' if threads == 1 else 's'} each"
     validation = f"{setup.validation.sequences} sequences validate"
     if setup.validation.sequences < train.eval_sequences:
         validation += f" (train.eval_sequences = {train.eval_sequences}: there are no more)"
@@ -144,9 +146,9 @@ def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Commun
         ("data", f"{config.data.path}: {data[TRAIN].tokens:,} training tokens, {validation}"),
         ("step", f"{setup.global_batch} sequences of {size.seq_len} tokens = "
                  f"{setup.global_batch * size.seq_len:,} tokens"),
-        ("ranks", f"{comm.size} on {setup.device}{threads}, {comm.backend}, {train.precision}"),
+        ("ranks", f"{comm.size} on {where}, {comm.backend}, {train.precision}"),
     ]  # fmt: skip
-    if config.optim.warmup_steps >= train.steps:
+    if config.optim.warmup_steps > train.steps:
         header.append(
             ("warning", f"optim.warmup_steps = {config.optim.warmup_steps} is not over within "
                         f"train.steps = {train.steps}: the rate never reaches optim.lr")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import socket
 import time
 from collections.abc import Iterable
 
 import torch
 
-from hpctrain.events import emit
+from hpctrain.events import EVENTS_FD_VARIABLE, emit
 from hpctrain.train.communicator import Communicator
 
 PHASES = ("data", "forward", "backward", "exposed_comm", "optimizer")
@@ -75,7 +76,7 @@ class Reporter:
         self._host = socket.gethostname()
         self._tokens_per_step = tokens_per_step
         self._start_s = time.perf_counter()
-        self._timed_steps, self._timed_s = 0, 0.0
+        self._all, self._warm = [0, 0.0], [0, 0.0]  # steps, seconds; the latter without warm-up
 
     def started(self, header: Iterable[tuple[str, str]], **fields: object) -> None:
         """Say what is about to run."""
@@ -91,9 +92,10 @@ class Reporter:
     ) -> None:  # fmt: skip
         """Report `new_steps` steps, the last of which is number `step` (counted from 1)."""
         if self._rank == 0:
-            if step > min(WARMUP_STEPS, steps // 2):
-                self._timed_steps += new_steps
-                self._timed_s += new_steps * step_time_s
+            warm = step - new_steps >= min(WARMUP_STEPS, steps // 2)
+            for counted in (self._all, self._warm) if warm else (self._all,):
+                counted[0] += new_steps
+                counted[1] += new_steps * step_time_s
             emit("step", step=step, steps=steps, loss=loss, lr=lr, grad_norm=grad_norm,
                  tokens=step * self._tokens_per_step,
                  tokens_per_s=self._tokens_per_step / step_time_s, step_time_s=step_time_s,
@@ -105,20 +107,26 @@ class Reporter:
         """Report a validation loss (nats a token)."""
         if self._rank == 0:
             emit("eval", step=step, val_loss=val_loss, val_perplexity=_exp(val_loss))
+            _say(f"step {step}: validation loss {val_loss:.4f}")
 
     def finished(self, step: int, loss: float, val_loss: float | None) -> None:
-        """Report the end: tokens/s over all steps but the first few, which warm caches up."""
+        """Report the end: tokens/s without the first steps, which warm up, where there are more."""
         if self._rank != 0:
             return
-        tokens_per_s = None
-        if self._timed_steps:
-            tokens_per_s = self._timed_steps * self._tokens_per_step / self._timed_s
+        timed_steps, timed_s = self._warm if self._warm[0] else self._all
+        tokens_per_s = timed_steps * self._tokens_per_step / timed_s
         time_s = time.perf_counter() - self._start_s
         emit("train_finished", step=step, loss=loss, val_loss=val_loss,
              tokens_per_s=tokens_per_s, time_s=time_s)  # fmt: skip
         validation = "" if val_loss is None else f", validation loss {val_loss:.4f}"
-        speed = "" if tokens_per_s is None else f", {tokens_per_s:,.0f} tokens/s"
-        print(f"finished   {step} steps, loss {loss:.4f}{validation}{speed}", flush=True)
+        speed = f"{tokens_per_s:,.0f} tokens/s"
+        _say(f"finished   {step} steps, loss {loss:.4f}{validation}, {speed}")
+
+
+def _say(line: str) -> None:
+    """Print where no launcher listens; one that does shows the events in its own way."""
+    if EVENTS_FD_VARIABLE not in os.environ:
+        print(line, flush=True)
 
 
 def _exp(value: float) -> float:

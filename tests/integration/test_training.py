@@ -221,21 +221,28 @@ def test_a_loss_that_is_not_a_number_stops_with_step_and_rank(train):
     assert not run.values("train_finished", "loss")
 
 
-def test_a_killed_rank_does_not_leave_the_others_waiting(train):
+@pytest.mark.parametrize(
+    "end", [f"os.kill(os.getpid(), {int(signal.SIGKILL)})", "raise RuntimeError('disk on fire')"]
+)
+def test_a_rank_that_breaks_off_does_not_leave_the_others_waiting(train, end):
     rank = RANK.replace(
         "os.execv",
         f"""if os.environ["OMPI_COMM_WORLD_RANK"] == "1":
-    import threading
-    from hpctrain.train import data
-    def die(*_):
-        os.kill(os.getpid(), {int(signal.SIGKILL)})
-    data.TrainingBatches.read = die
+    from hpctrain.train.data import TrainingBatches
+    read = TrainingBatches.read
+    def break_off(self, step, grad_accum_steps):
+        if step == 3:
+            {end}
+        return read(self, step, grad_accum_steps)
+    TrainingBatches.read = break_off
     from hpctrain.train.__main__ import main
     sys.exit(main(sys.argv[1:]))
 os.execv""",
     )
     run = train(2, rank=rank)
     assert run.returncode != 0
+    assert run.stderr.count("Traceback") == run.stderr.count("RuntimeError: disk on fire")
+    assert run.values("step", "step") in ([1, 2], [1, 2, 3])
 
 
 def test_ranks_that_do_not_find_each_other_are_an_error(train):
