@@ -23,7 +23,8 @@ def encode_event(event: str, **fields: Any) -> bytes:
         TypeError: a field is no JSON value. NaN and infinities, which JSON lacks, are written
             as the strings ``"nan"``, ``"inf"`` and ``"-inf"``: a broken loss must stay visible.
     """
-    record = {"schema": SCHEMA, "event": event, "time_s": round(time.time(), 6), **fields}
+    # `time_s` is always the wall clock's, whatever a field of that name says.
+    record = {"schema": SCHEMA, "event": event} | fields | {"time_s": round(time.time(), 6)}
     try:
         text = json.dumps(record, allow_nan=False, separators=(",", ":"))
     except ValueError:

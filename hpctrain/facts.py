@@ -156,10 +156,10 @@ def parse_visible_devices(text: str | None, count: int) -> int:
 
     CUDA ignores everything from the first entry on that names no device.
 
-    >>> parse_visible_devices("0,1", 8), parse_visible_devices("", 8), parse_visible_devices(None, 8)
-    (2, 0, 8)
-    >>> parse_visible_devices("0,-1,1", 8)
-    1
+    >>> parse_visible_devices("0,1", 8), parse_visible_devices("0,-1,1", 8)
+    (2, 1)
+    >>> parse_visible_devices("", 8), parse_visible_devices(None, 8)
+    (0, 8)
     """
     if text is None:
         return count

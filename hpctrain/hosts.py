@@ -6,6 +6,7 @@ Source of the hostfile grammar: Open MPI's documentation, "Scheduling processes 
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -198,12 +199,14 @@ def _expand_ranges(name: str, where: str, errors: list[str]) -> list[str]:
     if any(sign in name for sign in "@!^&*"):
         errors.append(f"{where}: cannot be read, got '{name}'; expected ranges like node[01-04].")
         return []
+    # Counted first: expanding node[1-99999999] takes minutes.
+    ranges = [(int(low), int(high)) for low, high in re.findall(r"(\d+)-(\d+)", name)]
+    count = math.prod(max(1, high - low + 1) for low, high in ranges)
+    if count > MAX_HOSTS:
+        errors.append(f"{where}: {count} hosts in '{name}'; expected at most {MAX_HOSTS}.")
+        return []
     try:
-        nodes = NodeSet(name, resolver=None)
-        if len(nodes) > MAX_HOSTS:
-            errors.append(f"{where}: {len(nodes)} hosts in '{name}'; expected at most {MAX_HOSTS}.")
-            return []
-        return list(nodes)
+        return list(NodeSet(name, resolver=None))
     except NodeSetException as problem:
         errors.append(f"{where}: {problem}; expected ranges like node[01-04,07].")
         return []

@@ -122,7 +122,8 @@ class RunDirectory:
         file = self._files.get(name)
         if file is None:
             # Unbuffered: whoever watches the run sees each line at once, and a crash loses none.
-            file = self._files[name] = open(self.path / name, "ab", buffering=0)
+            file = open(self.path / name, "ab", buffering=0)  # noqa: SIM115 (closed in close)
+            self._files[name] = file
         file.write(data)
 
 

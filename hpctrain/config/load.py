@@ -74,7 +74,7 @@ def dump_toml(config: Config) -> str:
         tables = []
         for key, value in section.items():
             if isinstance(value, dict):
-                entries = [f"{json.dumps(k)} = {_toml_value(v)}" for k, v in value.items()]
+                entries = [f"{_toml_value(k)} = {_toml_value(v)}" for k, v in value.items()]
                 tables.append("\n".join([f"[{name}.{key}]", *entries]))
             else:
                 known = value is not None
@@ -182,7 +182,8 @@ def _apply_override(
     path = key.strip().split(".")
     if not equals or len(path) < 2 or not all(path):
         errors.append(
-            f"--set {override}: not an assignment; expected section.key=value, e.g. train.steps=100."
+            f"--set {override}: not an assignment; expected section.key=value, "
+            "e.g. train.steps=100."
         )
         return
     node = table

@@ -59,7 +59,8 @@ def _check_subnet(text: str, facts: Facts) -> str:
         network = ipaddress.ip_network(text)
     except ValueError as problem:
         raise PlanError(
-            f"launch.subnet: no network, got '{text}'; expected a CIDR like 10.0.0.0/24 ({problem})."
+            f"launch.subnet: no network, got '{text}'; expected a CIDR like 10.0.0.0/24 "
+            f"({problem})."
         ) from None
     own = [a for i in facts.launcher.interfaces for a in i.addresses]
     if not any(ipaddress.ip_interface(address).ip in network for address in own):

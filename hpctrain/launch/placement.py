@@ -74,8 +74,8 @@ def _slots_of(host: Host, request: LaunchRequest, facts: Facts, warnings: list[s
     if known is not None:
         return known.cores if request.counts_cores else known.default_slots
     warnings.append(
-        f"{host.where or host.name}: {host.name} has no slots= and was never asked: 1 slot assumed. "
-        "Write slots=N, or ask it with --probe."
+        f"{host.where or host.name}: {host.name} has no slots= and was never asked: "
+        "1 slot assumed. Write slots=N, or ask it with --probe."
     )
     return 1
 

@@ -34,7 +34,8 @@ class RankIdentity(NamedTuple):
 def find_rank(environ: Mapping[str, str]) -> RankIdentity:
     """Return which rank the MPI launcher says that this is.
 
-    >>> find_rank({"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"})
+    >>> local = {"MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
+    >>> find_rank({"PMI_RANK": "3", "PMI_SIZE": "4", **local})
     RankIdentity(rank=3, size=4, local_rank=1, local_size=2)
 
     Raises:
@@ -127,28 +128,31 @@ def explain_rank_env(
     situation: Situation, users_own: Mapping[str, str], launch: LaunchConfig
 ) -> list[tuple[str, str, str, str, str]]:
     """Return what the shims will decide on their hosts: (name, value, rule, fact, source)."""
-    counts = {}
-    for name, ranks in zip(situation.host_names, situation.local_ranks, strict=True):
-        known = situation.facts.of(name)
-        counts[name] = str(max(1, known.cores // ranks)) if known else "?"
-    distinct = sorted(set(counts.values()))
-    threads = (
-        distinct[0] if len(distinct) == 1 else ", ".join(f"{h}: {c}" for h, c in counts.items())
-    )
-    rows = []
-    if "OMP_NUM_THREADS" in users_own:
-        rows.append(("OMP_NUM_THREADS", users_own["OMP_NUM_THREADS"], "yours, left alone",
-                     "set in this shell", "docs/tuning.md"))  # fmt: skip
+    name, page = "OMP_NUM_THREADS", "docs/tuning.md"
+    if name in users_own:
+        rows = [(name, users_own[name], "yours, left alone", "set in this shell", page)]
     elif launch.threads_per_rank:
-        rows.append(("OMP_NUM_THREADS", str(launch.threads_per_rank), "as asked",
-                     "launch.threads_per_rank", "configuration"))  # fmt: skip
+        value = str(launch.threads_per_rank)
+        rows = [(name, value, "as asked", "launch.threads_per_rank", "configuration")]
     else:
-        rows.append(("OMP_NUM_THREADS", threads,
-                     "decided on each host: its cores shared among its ranks, where torch would "
-                     "start a thread a core in every rank", "cores and ranks of each host",
-                     "docs/tuning.md"))  # fmt: skip
+        rule = (
+            "decided on each host: its cores shared among its ranks, where torch would start "
+            "as many threads as there are cores in every rank"
+        )
+        rows = [(name, _expected_threads(situation), rule, "cores and ranks of each host", page)]
     if situation.is_remote and situation.subnet:
-        rows.append(("NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME", "=(its interface)",
-                     "decided on each host: NCCL and gloo take names, which differ between hosts",
-                     situation.subnet, "NCCL 2.30 user guide, 'Environment Variables'"))  # fmt: skip
+        rule = "decided on each host: NCCL and gloo take names, which differ between hosts"
+        source = "NCCL 2.30 user guide, 'Environment Variables'"
+        names = "NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME"
+        rows.append((names, "the interface's name", rule, situation.subnet, source))
     return rows
+
+
+def _expected_threads(situation: Situation) -> str:
+    counts = {}
+    for host, ranks in zip(situation.host_names, situation.local_ranks, strict=True):
+        known = situation.facts.of(host)
+        counts[host] = str(max(1, known.cores // ranks)) if known else "?"
+    if len(set(counts.values())) == 1:
+        return next(iter(counts.values()))
+    return ", ".join(f"{host}: {count}" for host, count in counts.items())

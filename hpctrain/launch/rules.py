@@ -117,12 +117,13 @@ def _subnet(situation: Situation) -> Iterator[Setting]:
     if situation.facts.mpi_flavour != "openmpi5":
         yield Setting("control_subnet", subnet, rule, situation.subnet_fact, OPEN_MPI_TCP_FAQ)
         return
-    names = {facts.interface_in(subnet) for facts in situation.known_hosts()}
-    all_known = len(situation.known_hosts()) == len(situation.host_names)
+    machines = [situation.facts.launcher, *situation.known_hosts()]
+    names = {facts.interface_in(subnet) for facts in machines}
+    all_known = len(machines) == 1 + len(situation.host_names)
     if all_known and len(names) == 1 and (name := names.pop()):
         fact = f"the interface is called {name} on every host"
         yield Setting("control_subnet", name, rule, fact, PRRTE_SEEN)
-    elif not any(facts.has_global_ipv6_beside(subnet) for facts in situation.known_hosts()):
+    elif not any(facts.has_global_ipv6_beside(subnet) for facts in machines):
         yield Setting("control_subnet", subnet, rule, situation.subnet_fact, PRRTE_SEEN)
 
 

@@ -207,10 +207,11 @@ class Supervisor:
     def _give_up_starting(self) -> None:
         missing = [number for number, rank in enumerate(self.ranks) if not rank.reported]
         hosts = sorted({self.ranks[number].host for number in missing})
+        shown = ", ".join(map(str, missing[:8])) + (" …" if len(missing) > 8 else "")
         self.console.warn(
             f"{len(missing)} of {self.plan.np} ranks did not report within "
-            f"{self.plan.start_timeout_s:g} s (launch.start_timeout_s): rank "
-            f"{', '.join(map(str, missing[:8]))}{' …' if len(missing) > 8 else ''} on {', '.join(hosts)}"
+            f"{self.plan.start_timeout_s:g} s (launch.start_timeout_s): rank {shown} on "
+            f"{', '.join(hosts)}"
         )
         self._fail(RankFailure(missing[0], hosts[0], None, None, "it never reported"))
 

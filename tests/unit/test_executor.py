@@ -1,0 +1,60 @@
+"""Commands are values: quoted in one place, never through a shell here."""
+
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpctrain.executor import (
+    Command,
+    LocalExecutor,
+    RecordingExecutor,
+    SshExecutor,
+    render_command,
+    run_on_all,
+)
+
+HOSTILE = ["; echo owned", "$(id)", "`id`", "a b", "'", '"', "\n", "*", "-x", "é", "\\"]
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_hostile_words_reach_the_program_as_they_are(word):
+    done = LocalExecutor().run(Command(("printf", "%s", word)), timeout_s=5)
+    assert done.stdout == word
+    line = render_command(Command(("printf", "%s", word), {"A": word}))
+    done = LocalExecutor().run(Command(("sh", "-c", line)), timeout_s=5)
+    assert done.stdout == word
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0"), min_size=1), min_size=1))
+def test_rendering_is_undone_by_a_shell(words):
+    assert shlex.split(render_command(Command(tuple(words)))) == words
+
+
+def test_ssh_quotes_once_for_the_remote_shell_and_never_asks():
+    recorder = RecordingExecutor({"^ssh": (0, "ok", "")})
+    ssh = SshExecutor("node1", ("-F", "my config"), recorder)
+    assert ssh.run(Command(("echo", "a b; c")), timeout_s=1).stdout == "ok"
+    argv = recorder.commands[0].argv
+    assert argv[-2:] == ("node1", "echo 'a b; c'")
+    assert argv[-5:-3] == ("-F", "my config")
+    assert "BatchMode=yes" in argv
+
+
+def test_a_missing_program_and_a_late_one_are_answers():
+    executor = LocalExecutor()
+    missing = executor.run(Command(("no-such-program-anywhere",)), timeout_s=1)
+    assert missing.returncode == 127
+    assert "no-such-program-anywhere" in missing.last_words
+    late = executor.run(Command(("sleep", "5")), timeout_s=0.05)
+    assert late.returncode == 124
+    assert "0.05 s" in late.last_words
+
+
+def test_standard_input_is_never_a_terminal():
+    assert LocalExecutor().run(Command(("cat",)), timeout_s=5, stdin="text").stdout == "text"
+
+
+def test_results_keep_the_order_of_the_items():
+    assert run_on_all(lambda n: n * n, range(100), limit=7) == [n * n for n in range(100)]
