@@ -81,14 +81,21 @@ class Progress:
                 self._show(line.decode(errors="replace"))
         return process.wait()
 
+    def note(self, text: str) -> None:
+        """Print a line below the one of the current step."""
+        print(f"\n    {text}", end=" ", flush=True)
+
     def _show(self, line: str) -> None:
         """Show how far a build is, and what it changes and why."""
-        elapsed_s = time.monotonic() - self.started_s
         if match := _PERCENT.match(line):
+            percent = int(match[1])
             if self.live:
-                print(f"\r{self.line} {match[1]} %, {elapsed_s:.0f} s ", end="", flush=True)
-            elif int(match[1]) // 25 > self.shown // 25:
-                print(f"{match[1]} %", end=" ", flush=True)
-            self.shown = int(match[1])
+                elapsed_s = time.monotonic() - self.started_s
+                print(f"\r{self.line} {percent} %, {elapsed_s:.0f} s ", end="", flush=True)
+            elif self.shown == 0:
+                self.note("compiling")
+            elif percent // 25 > self.shown // 25:
+                print(f"{percent} %", end=" ", flush=True)
+            self.shown = percent
         elif line.startswith(("change ", "taken from ", "another build")):
-            print(f"\n    {line.rstrip()}", end="", flush=True)
+            self.note(line.rstrip())

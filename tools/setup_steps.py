@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from progress import Progress
-from torch_source import CPU_INDEX, has_nvidia_device, plan_torch, probe_index
+from torch_source import CPU_INDEX, Attempt, has_nvidia_device, plan_torch, probe_index
 
 from hpctrain.executor import LocalExecutor
 from hpctrain.horovod_recipe import VERSION as HOROVOD
@@ -54,6 +54,7 @@ def plan_steps(test: bool) -> list[Step]:
     python = f"{sys.version} {os.path.realpath(sys.executable)}"
     index_url = os.environ.get("TORCH_INDEX_URL", "")
     torch = pinned("torch", pins)
+    attempts = plan_torch(torch, index_url, has_nvidia_device())
     base = (python, str(VENV))
     packages = [*extras[""], *extras["train"], *extras["mpi"], *extras["build"]]
     mpi = choice.install
@@ -61,7 +62,8 @@ def plan_steps(test: bool) -> list[Step]:
     version = ".".join(map(str, sys.version_info[:3]))
     steps = [
         Step("venv", f"environment .venv (Python {version})", base, make_venv),
-        Step("torch", f"torch {torch}", (*base, torch, index_url), install_torch(torch, index_url)),
+        Step("torch", f"torch {torch} ({attempts[0].what})", (*base, torch, index_url),
+             install_torch(torch, attempts)),
         Step("packages", "packages pinned in constraints.txt", (*base, pins, *packages),
              pip_install(*packages)),
         Step("mpi", mpi_what, (*base, choice.name), install_mpi(choice)),
@@ -83,20 +85,21 @@ def make_venv(progress: Progress) -> None:
     progress.run((sys.executable, "-m", "venv", str(VENV)), "Is the disk full?")
 
 
-def install_torch(version: str, index_url: str) -> Callable[[Progress], None]:
+def install_torch(version: str, attempts: list[Attempt]) -> Callable[[Progress], None]:
     """Return the step that installs torch from the first source that has it."""
 
     def act(progress: Progress) -> None:
-        nvidia = has_nvidia_device()
-        answers, code = False, 1
-        for attempt in plan_torch(version, index_url, nvidia, cpu_index_answers=True):
-            if CPU_INDEX in attempt.arguments and not (answers := probe_index(CPU_INDEX)):
+        code, unreachable = 1, ""
+        for number, attempt in enumerate(attempts):
+            if CPU_INDEX in attempt.arguments and not probe_index(CPU_INDEX):
+                unreachable = f" {CPU_INDEX} did not answer."
                 continue
-            print(f"({attempt.what})", end=" ", flush=True)
+            if number:
+                progress.note(f"not there; trying the {attempt.what}")
             if (code := progress.attempt((*PIP, *attempt.arguments))) == 0:
                 return
         text = progress.log.read_text(encoding="utf-8", errors="replace")
-        hint = NETWORK_HINT + ("" if answers else f" {CPU_INDEX} did not answer.")
+        hint = NETWORK_HINT + unreachable
         if f"No matching distribution found for torch=={version}" in text:
             tag = f"Python {sys.version_info[0]}.{sys.version_info[1]} on {os.uname().machine}"
             hint = f"torch {version} has no wheel for {tag} there. `make setup PYTHON=python3.12`?"
@@ -119,7 +122,7 @@ def install_mpi(choice: MpiChoice) -> Callable[[Progress], None]:
 
     def act(progress: Progress) -> None:
         for item in choice.considered:
-            print(f"\n    not taken: {item.mpirun}: {item.reason}", end=" ", flush=True)
+            progress.note(f"not taken: {item.mpirun}: {item.reason}")
         if choice.install is None:
             progress.run((*PIP, WHEEL), NETWORK_HINT)
 

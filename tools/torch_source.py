@@ -20,16 +20,13 @@ class Attempt:
     what: str
 
 
-def plan_torch(
-    version: str, index_url: str, nvidia: bool, cpu_index_answers: bool
-) -> list[Attempt]:
+def plan_torch(version: str, index_url: str, nvidia: bool) -> list[Attempt]:
     """Return what to try, in order.
 
     Args:
         version: of torch, without a local part.
         index_url: TORCH_INDEX_URL; empty where it is not given.
         nvidia: an NVIDIA device is here.
-        cpu_index_answers: PyTorch's index of CPU builds can be reached.
     """
     plain = f"torch=={version}"
     if index_url:
@@ -39,12 +36,11 @@ def plan_torch(
     if nvidia:
         return [Attempt((plain,), "CUDA build: an NVIDIA device is here; several GB")]
     cpu = f"{plain}+cpu"
-    attempts = [Attempt((cpu,), "CPU build: no NVIDIA device here")]
-    if cpu_index_answers:
-        extra = ("--extra-index-url", CPU_INDEX, cpu)
-        attempts.append(Attempt(extra, f"CPU build from {CPU_INDEX}"))
-    big = "no CPU build can be reached, so the CUDA build: several GB"
-    return [*attempts, Attempt((plain,), big)]
+    return [
+        Attempt((cpu,), "CPU build: no NVIDIA device here"),
+        Attempt(("--extra-index-url", CPU_INDEX, cpu), f"CPU build from {CPU_INDEX}"),
+        Attempt((plain,), "CUDA build, several GB: no CPU build can be reached"),
+    ]
 
 
 def has_nvidia_device() -> bool:

@@ -40,15 +40,14 @@ def test_a_machine_with_everything_lacks_nothing(tools, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("index_url", "nvidia", "answers", "expected"),
+    ("index_url", "nvidia", "expected"),
     [
-        ("https://i", True, True, [("--no-deps", "--index-url", "https://i", "torch==2.13.0")]),
-        ("", True, True, [("torch==2.13.0",)]),
-        ("", False, False, [("torch==2.13.0+cpu",), ("torch==2.13.0",)]),
+        ("https://i", True, [("--no-deps", "--index-url", "https://i", "torch==2.13.0")]),
+        ("https://i", False, [("--no-deps", "--index-url", "https://i", "torch==2.13.0")]),
+        ("", True, [("torch==2.13.0",)]),
         (
             "",
             False,
-            True,
             [
                 ("torch==2.13.0+cpu",),
                 (
@@ -61,13 +60,62 @@ def test_a_machine_with_everything_lacks_nothing(tools, tmp_path):
         ),
     ],
 )
-def test_where_torch_comes_from(tools, index_url, nvidia, answers, expected):
+def test_where_torch_comes_from(tools, index_url, nvidia, expected):
     from torch_source import plan_torch
 
-    plan = plan_torch("2.13.0", index_url, nvidia, answers)
+    plan = plan_torch("2.13.0", index_url, nvidia)
     assert [attempt.arguments for attempt in plan] == expected
     if expected[-1] == ("torch==2.13.0",):
         assert "several GB" in plan[-1].what
+
+
+class Pip:
+    """A step's runner whose pip has the requirements in `has`, and no others."""
+
+    def __init__(self, has, log):
+        self.has, self.log, self.asked, self.notes = has, log, [], []
+        log.write_text("ERROR: No matching distribution found for torch==2.13.0+cpu\n")
+
+    def attempt(self, argv):
+        self.asked.append(argv[-1])
+        return 0 if argv[-1] in self.has else 1
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def failure(self, code, hint):
+        return RuntimeError(hint)
+
+
+@pytest.mark.parametrize(
+    ("answers", "has", "asked"),
+    [
+        (False, {"torch==2.13.0+cpu"}, ["torch==2.13.0+cpu"]),
+        (False, {"torch==2.13.0"}, ["torch==2.13.0+cpu", "torch==2.13.0"]),
+        (True, {"torch==2.13.0"}, ["torch==2.13.0+cpu"] * 2 + ["torch==2.13.0"]),
+    ],
+)
+def test_torchs_own_index_is_asked_only_where_it_answers(
+    tools, tmp_path, monkeypatch, answers, has, asked
+):
+    import setup_steps
+    from torch_source import plan_torch
+
+    monkeypatch.setattr(setup_steps, "probe_index", lambda url: answers)
+    pip = Pip(has, tmp_path / "log")
+    setup_steps.install_torch("2.13.0", plan_torch("2.13.0", "", False))(pip)
+    assert pip.asked == asked
+    assert any("several GB" in note for note in pip.notes) == ("torch==2.13.0" in has)
+
+
+def test_a_python_without_a_wheel_is_named(tools, tmp_path, monkeypatch):
+    import setup_steps
+    from torch_source import plan_torch
+
+    monkeypatch.setattr(setup_steps, "probe_index", lambda url: False)
+    step = setup_steps.install_torch("2.13.0", plan_torch("2.13.0", "", False))
+    with pytest.raises(RuntimeError, match=r"torch 2\.13\.0 has no wheel for Python 3\.\d+ on"):
+        step(Pip(set(), tmp_path / "log"))
 
 
 def test_an_index_that_does_not_answer_is_given_up_quickly(tools):
