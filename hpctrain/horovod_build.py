@@ -37,7 +37,7 @@ from hpctrain.horovod_stamp import STAMP_FILE, HorovodStamp, read_horovod_stamp
 __all__ = ["BuildPlan", "plan_horovod_build", "read_horovod_stamp", "run_horovod_build"]
 
 DOWNLOAD_TIMEOUT_S = 600.0
-TAIL_LINES = 30
+TAIL_LINES = 24
 TORCH_LIB = "$ORIGIN/../../torch/lib"
 NCCL_LIB = "$ORIGIN/../../nvidia/nccl/lib"
 _PERCENT = re.compile(r"^\s*\[\s*(\d+)%\]")
@@ -234,9 +234,12 @@ def _compile(command: Command, source: Path, log: Path, say: Callable[[str], Non
 
 
 def _failure(log: Path, problem: str) -> str:
-    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+    text = log.read_text(encoding="utf-8", errors="replace")
+    # setup.py's traceback says only that CMake failed; the compiler's words stand before it.
+    said = text.split("\nTraceback (most recent call last)")[0].splitlines()
     return "\n".join(
-        [f"Horovod {VERSION}: {problem}; its last lines:", *(f"    {line}" for line in tail),
+        [f"Horovod {VERSION}: {problem}; its last lines:",
+         *(f"    {line}" for line in said[-TAIL_LINES:]),
          f"The whole log: {log}. Everything but the horovod communicator works without it."]
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ def bring_up_to_date(test: bool, without_horovod: bool, note: str) -> int:
     from setup_steps import is_done, plan_steps, remember  # needs the Python just checked
 
     todo = [step for step in plan_steps(test) if not is_done(step)]
-    if without_horovod:
+    if without_horovod and any(step.name == "horovod" for step in todo):
         todo = [step for step in todo if step.name != "horovod"]
         print(f"set-up: goes on without Horovod, {note}", file=sys.stderr)
     if not todo:

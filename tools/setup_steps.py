@@ -28,7 +28,8 @@ PYTHON = VENV / "bin" / "python"
 DONE = VENV / "setup-done.json"
 CONSTRAINTS = ROOT / "constraints.txt"
 PIP = (str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "install",
-       "--retries", "2", "--prefer-binary", "--constraint", str(CONSTRAINTS))  # fmt: skip
+       "--retries", "2", "--prefer-binary")  # fmt: skip
+PINNED = (*PIP, "--constraint", str(CONSTRAINTS))
 NETWORK_HINT = "Check the network and pip's index (`pip config list`), then call this again."
 
 
@@ -96,13 +97,18 @@ def install_torch(version: str, attempts: list[Attempt]) -> Callable[[Progress],
                 continue
             if number:
                 progress.note(f"not there; trying the {attempt.what}")
-            if (code := progress.attempt((*PIP, *attempt.arguments))) == 0:
+            # Alone: an index of torch may hold other versions of what torch needs.
+            if (code := progress.attempt((*PIP, "--no-deps", *attempt.arguments))) == 0:
+                progress.run((*PINNED, "torch"), NETWORK_HINT)
                 return
         text = progress.log.read_text(encoding="utf-8", errors="replace")
         hint = NETWORK_HINT + unreachable
-        if f"No matching distribution found for torch=={version}" in text:
+        if "No matching distribution found for torch" in text and "broken by" not in text:
             tag = f"Python {sys.version_info[0]}.{sys.version_info[1]} on {os.uname().machine}"
-            hint = f"torch {version} has no wheel for {tag} there. `make setup PYTHON=python3.12`?"
+            hint = (
+                f"pip's index shows no torch {version} for {tag}. Another Python: "
+                "`make setup PYTHON=python3.12`; another index: `make setup TORCH_INDEX_URL=…`."
+            )
         raise progress.failure(code, hint)
 
     return act
@@ -112,7 +118,7 @@ def pip_install(*requirements: str) -> Callable[[Progress], None]:
     """Return the step that installs the requirements at the pinned versions."""
 
     def act(progress: Progress) -> None:
-        progress.run((*PIP, *requirements), NETWORK_HINT)
+        progress.run((*PINNED, *requirements), NETWORK_HINT)
 
     return act
 
@@ -124,7 +130,7 @@ def install_mpi(choice: MpiChoice) -> Callable[[Progress], None]:
         for item in choice.considered:
             progress.note(f"not taken: {item.mpirun}: {item.reason}")
         if choice.install is None:
-            progress.run((*PIP, WHEEL), NETWORK_HINT)
+            progress.run((*PINNED, WHEEL), NETWORK_HINT)
 
     return act
 

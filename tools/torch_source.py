@@ -14,7 +14,7 @@ ANSWER_TIMEOUT_S = 4.0
 
 @dataclass(frozen=True)
 class Attempt:
-    """Arguments for `pip install`, and what they bring."""
+    """Arguments for `pip install --no-deps`, and what they bring."""
 
     arguments: tuple[str, ...]
     what: str
@@ -30,9 +30,9 @@ def plan_torch(version: str, index_url: str, nvidia: bool) -> list[Attempt]:
     """
     plain = f"torch=={version}"
     if index_url:
-        # Nothing but torch: the index may hold other versions of its dependencies.
-        alone = ("--no-deps", "--index-url", index_url, plain)
-        return [Attempt(alone, f"from {index_url}, as TORCH_INDEX_URL says")]
+        return [
+            Attempt(("--index-url", index_url, plain), f"from {index_url}, as TORCH_INDEX_URL says")
+        ]
     if nvidia:
         return [Attempt((plain,), "CUDA build: an NVIDIA device is here; several GB")]
     cpu = f"{plain}+cpu"

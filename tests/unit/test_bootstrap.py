@@ -42,8 +42,8 @@ def test_a_machine_with_everything_lacks_nothing(tools, tmp_path):
 @pytest.mark.parametrize(
     ("index_url", "nvidia", "expected"),
     [
-        ("https://i", True, [("--no-deps", "--index-url", "https://i", "torch==2.13.0")]),
-        ("https://i", False, [("--no-deps", "--index-url", "https://i", "torch==2.13.0")]),
+        ("https://i", True, [("--index-url", "https://i", "torch==2.13.0")]),
+        ("https://i", False, [("--index-url", "https://i", "torch==2.13.0")]),
         ("", True, [("torch==2.13.0",)]),
         (
             "",
@@ -72,13 +72,16 @@ def test_where_torch_comes_from(tools, index_url, nvidia, expected):
 class Pip:
     """A step's runner whose pip has the requirements in `has`, and no others."""
 
-    def __init__(self, has, log):
+    def __init__(self, has, log, says="ERROR: No matching distribution found for torch==2.13.0"):
         self.has, self.log, self.asked, self.notes = has, log, [], []
-        log.write_text("ERROR: No matching distribution found for torch==2.13.0+cpu\n")
+        log.write_text(says)
 
     def attempt(self, argv):
         self.asked.append(argv[-1])
         return 0 if argv[-1] in self.has else 1
+
+    def run(self, argv, hint):
+        """What torch itself needs."""
 
     def note(self, text):
         self.notes.append(text)
@@ -108,14 +111,17 @@ def test_torchs_own_index_is_asked_only_where_it_answers(
     assert any("several GB" in note for note in pip.notes) == ("torch==2.13.0" in has)
 
 
-def test_a_python_without_a_wheel_is_named(tools, tmp_path, monkeypatch):
+def test_no_wheel_is_told_from_no_network(tools, tmp_path, monkeypatch):
     import setup_steps
     from torch_source import plan_torch
 
     monkeypatch.setattr(setup_steps, "probe_index", lambda url: False)
     step = setup_steps.install_torch("2.13.0", plan_torch("2.13.0", "", False))
-    with pytest.raises(RuntimeError, match=r"torch 2\.13\.0 has no wheel for Python 3\.\d+ on"):
+    with pytest.raises(RuntimeError, match=r"no torch 2\.13\.0 for Python 3\.\d+ on"):
         step(Pip(set(), tmp_path / "log"))
+    refused = "Retrying after connection broken by 'NewConnectionError'\nNo matching distribution"
+    with pytest.raises(RuntimeError, match="Check the network"):
+        step(Pip(set(), tmp_path / "log", f"{refused} found for torch==2.13.0"))
 
 
 def test_an_index_that_does_not_answer_is_given_up_quickly(tools):

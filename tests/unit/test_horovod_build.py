@@ -212,8 +212,9 @@ def test_another_sdist_than_the_known_one_is_refused(tmp_path, monkeypatch):
 
 def test_a_failed_build_shows_its_last_lines_and_leaves_no_wheel(tmp_path, monkeypatch):
     pip = Pip(tmp_path, monkeypatch)
-    failing = replace(pip.plan, build=Command(("sh", "-c", "echo no such header; exit 3")))
-    with pytest.raises(BuildError, match=r"exit code 3(.|\n)*no such header(.|\n)*build\.log"):
+    script = "echo no such header; echo 'Traceback (most recent call last)'; echo File; exit 3"
+    failing = replace(pip.plan, build=Command(("sh", "-c", script)))
+    with pytest.raises(BuildError, match=r"exit code 3(.|\n)*no such header\nThe whole log: .*log"):
         run_horovod_build(failing, tmp_path / "cache", print)
     assert not list((tmp_path / "cache").rglob("*.whl"))
     assert run_horovod_build(pip.plan, tmp_path / "cache", print).exists()
