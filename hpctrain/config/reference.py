@@ -30,9 +30,8 @@ def render_reference() -> str:
     for section in dataclasses.fields(schema.Config):
         model: Any = getattr(schema, str(section.type))
         doc = inspect.getdoc(model) or ""
-        parts.append(
-            f"\n## [{section.name}]\n\n{doc}\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
-        )
+        parts.append(f"\n## [{section.name}]\n\n{doc}\n\n")
+        parts.append("| key | type | default | meaning |\n|---|---|---|---|\n")
         for name, kind, meaning in _fields(model):
             value = defaults[section.name][name]
             default = "" if value is None else f"`{json.dumps(value)}`"
@@ -46,7 +45,8 @@ def _fields(model: type[Any]) -> Iterator[tuple[str, str, str]]:
     assert isinstance(tree, ast.ClassDef)
     for node, after in zip(tree.body, tree.body[1:], strict=False):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            assert isinstance(after, ast.Expr), f"{node.target.id} has no docstring"
+            assert isinstance(after.value, ast.Constant)
             yield node.target.id, _describe(ast.unparse(node.annotation)), str(after.value.value)
 
 

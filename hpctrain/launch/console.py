@@ -148,8 +148,9 @@ class RunConsole:
     def _say_failed(self, outcome: Outcome) -> None:
         mark = click.style("failed: ", fg="red", bold=True)
         failure = outcome.failure
-        if failure is None or outcome.never_started:
-            when = "before any rank had started" if outcome.never_started else "before its ranks"
+        if failure is None or failure.rank in outcome.silent_ranks:
+            silent, total = len(outcome.silent_ranks), self.plan.np
+            when = f"before {silent} of {total} ranks had started" if silent else "before its ranks"
             self._say(f"{mark}mpirun ended with exit code {outcome.exit_code} {when}. It said:")
             tail = self.launcher_tail[-LAUNCHER_TAIL_LINES:] or ["(nothing)"]
             log = self.run_directory.path / "logs" / "mpirun.log"

@@ -35,12 +35,15 @@ from hpctrain.launch.channel import (
     decode_frame,
     encode_frame,
 )
+from hpctrain.launch.mpi_library import find_foreign_mpi
 from hpctrain.launch.rank_env import RankIdentity, find_rank, plan_rank_env
 
 HEARTBEAT_INTERVAL_S = 5.0
+FIRST_HEARTBEAT_S = 1.0
 # Enough for a burst of output; beyond it the program waits, as it would on a full pipe.
 MAX_UNSENT_BYTES = 4 << 20
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+EXIT_FAILED = 1
 EXIT_NOT_FOUND = 127
 
 
@@ -76,6 +79,7 @@ class RankShim:
         self.paused_pipes: list[int] = []
         self.last_step: int | None = None
         self.kill_at_s: float | None = None
+        self.foreign_mpi: str | None = None
         self.child = None
         self.connection = self._connect(address)
 
@@ -143,11 +147,12 @@ class RankShim:
 
     def _watch(self) -> int:
         assert self.child is not None
-        heartbeat_at_s = time.monotonic() + HEARTBEAT_INTERVAL_S
+        heartbeat_at_s = time.monotonic() + FIRST_HEARTBEAT_S
         while True:
             now_s = time.monotonic()
             if now_s >= heartbeat_at_s:
                 self._send("beat", step=self.last_step)
+                self._check_mpi_library()
                 heartbeat_at_s = now_s + HEARTBEAT_INTERVAL_S
             if self.kill_at_s is not None and now_s >= self.kill_at_s:
                 _signal_group(self.child.pid, signal.SIGKILL)
@@ -161,8 +166,23 @@ class RankShim:
                 self._read_what_is_left()
                 self._end_descendants()
                 number = -code if code < 0 else None
-                self._send("exit", code=code if code >= 0 else 128 - code, signal=number)
-                return code if code >= 0 else 128 - code
+                code = code if code >= 0 else 128 - code
+                if self.foreign_mpi:
+                    code, number = EXIT_FAILED, None
+                self._send("exit", code=code, signal=number, error=self.foreign_mpi)
+                return code
+
+    def _check_mpi_library(self) -> None:
+        """End a program that belongs to another MPI: every rank of it runs alone."""
+        if self.foreign_mpi:
+            return
+        for pid in _descendants(os.getpid()):
+            with suppress(OSError), open(f"/proc/{pid}/maps", encoding="utf-8") as file:
+                problem = find_foreign_mpi(file.read(), self.environ)
+                if problem:
+                    self.foreign_mpi = f"{problem}: every rank would run alone"
+                    self._pass_on(signal.SIGTERM)
+                    return
 
     def _handle(self, descriptor: int, source: str) -> None:
         if source == "launcher":

@@ -13,6 +13,7 @@ from hpctrain.errors import PlanError
 from hpctrain.launch.console import RunConsole
 from hpctrain.launch.plan import LaunchPlan
 from hpctrain.launch.prepare import Prepared
+from hpctrain.launch.ssh_config import host_alias
 from hpctrain.launch.supervisor import Outcome, Supervisor
 from hpctrain.launch.sweep import diagnose_hosts, run_sweep
 from hpctrain.rundir import RunDirectory
@@ -51,8 +52,8 @@ def start_run(plan: LaunchPlan, prepared: Prepared) -> int:
             failure=asdict(outcome.failure) if outcome.failure else None,
         )
         console.finish(outcome)
-        if outcome.never_started:
-            left = [*diagnose_hosts(plan.remote_hosts, plan.ssh_options, plan.python), *left]
+        if outcome.state == "failed" and outcome.silent_ranks:
+            left = [*_diagnose(plan, outcome), *left]
         for line in left:
             console.warn(line)
         return outcome.exit_code
@@ -88,6 +89,12 @@ def plan_as_json(plan: LaunchPlan) -> dict[str, Any]:
         "versions": {"hpctrain": __version__},
         "git_commit": _git_commit(),
     }
+
+
+def _diagnose(plan: LaunchPlan, outcome: Outcome) -> list[str]:
+    silent = {host_alias(plan.rank_hosts[rank]) for rank in outcome.silent_ranks}
+    hosts = [host for host in plan.remote_hosts if host in silent]
+    return diagnose_hosts(hosts, plan.ssh_options, plan.python)
 
 
 def _sweep(plan: LaunchPlan, outcome: Outcome) -> list[str]:

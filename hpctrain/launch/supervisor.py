@@ -58,13 +58,14 @@ class RankFailure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `state` is done, failed or stopped (by a signal to the launcher)."""
+    """How an attempt ended. `state` is done, failed or stopped (by a signal to the launcher);
+    `silent_ranks` never reported."""
 
     state: str
     exit_code: int
     duration_s: float
     failure: RankFailure | None = None
-    never_started: bool = False
+    silent_ranks: tuple[int, ...] = ()
     stop_signal: int | None = None
     needs_sweep: bool = False
     attempt_id: str = ""
@@ -93,6 +94,7 @@ class Supervisor:
         self.started_at_s = time.monotonic()
         self.failure: RankFailure | None = None
         self.stop_signal: int | None = None
+        self.stopping = False
         self.mpirun_was_signalled = False
         self.escalation: list[tuple[float, Callable[[], None]]] = []
         self.stdout_lines = LineBuffer()
@@ -223,6 +225,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Ask politely through the shims, then mpirun, then insist."""
+        self.stopping = True
         self.server.send_signal(signal.SIGTERM)
         if not self.server.connected_ranks:
             self._signal_mpirun(signal.SIGTERM)
@@ -251,7 +254,6 @@ class Supervisor:
         if mpirun_code < 0 and not self.mpirun_was_signalled:
             failure = None  # somebody ended mpirun: what the ranks then said is its consequence
         mpirun_code = mpirun_code if mpirun_code >= 0 else 128 - mpirun_code
-        reported = any(rank.reported for rank in self.ranks)
         if self.stop_signal is not None:
             state, code = "stopped", 128 + self.stop_signal
         elif failure is not None:
@@ -265,7 +267,7 @@ class Supervisor:
             exit_code=code,
             duration_s=time.monotonic() - self.started_at_s,
             failure=failure,
-            never_started=not reported and state == "failed",
+            silent_ranks=tuple(n for n, rank in enumerate(self.ranks) if not rank.reported),
             stop_signal=self.stop_signal,
             needs_sweep=state != "done",
             attempt_id=self.attempt_id,
@@ -302,6 +304,8 @@ class Supervisor:
             rank.step = frame.get("step") or rank.step
         elif kind == "hello":
             rank.host, rank.reported = frame["host"], True
+            if self.stopping:  # it came late to a run that is over: tell it as well
+                self.server.send_signal(signal.SIGTERM)
             fields = {key: frame.get(key) for key in ("host", "pid", "local_rank")}
             self._record(rank_number, "rank_started", **fields)
             if frame.get("fallback"):
