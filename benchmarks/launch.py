@@ -1,0 +1,142 @@
+"""What does a launch cost, and what does yielding in MPI gain? Measured in interleaved pairs.
+
+    python benchmarks/launch.py overhead     hpctrain run -- true against bare mpirun
+    python benchmarks/launch.py yield        the demo's step time without and with the yield rule
+    python benchmarks/launch.py help         hpctrain --help
+
+Prints medians and quartiles, and with --out FILE keeps every raw value with hardware, versions and
+date. Machines differ and are noisy: compare ratios, and run it on a quiet one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+from hpctrain import __version__
+from hpctrain.cores import count_cores
+from hpctrain.executor import LocalExecutor
+from hpctrain.launch.find_mpi import find_mpi
+
+ROOT = Path(__file__).resolve().parent.parent
+HPCTRAIN = [sys.executable, "-m", "hpctrain"]
+SETTLED_AFTER_STEPS = 10
+
+
+def wall_time_s(argv: list[str], folder: Path) -> float:
+    """Return how long a command takes."""
+    started_s = time.perf_counter()
+    subprocess.run(argv, cwd=folder, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    return time.perf_counter() - started_s
+
+
+def measure_overhead(rounds: int, folder: Path) -> dict[str, list[float]]:
+    """Start ``true`` on all slots, bare and through hpctrain, in turn (s)."""
+    mpi = find_mpi(os.environ, LocalExecutor())
+    np = str(count_cores())
+    root = ["--allow-run-as-root"] if os.getuid() == 0 and "openmpi" in mpi.flavour else []
+    bare = [mpi.mpirun, *root, "--np", np, "--host", f"localhost:{np}", "--bind-to", "none", "true"]
+    ours = [*HPCTRAIN, "run", "--np", np, "--", "true"]
+    values: dict[str, list[float]] = {"bare mpirun": [], "hpctrain run": []}
+    for _ in range(rounds):
+        values["bare mpirun"].append(wall_time_s(bare, folder))
+        values["hpctrain run"].append(wall_time_s(ours, folder))
+    return values
+
+
+def measure_help(rounds: int, folder: Path) -> dict[str, list[float]]:
+    """Ask for help (s)."""
+    return {"hpctrain --help": [wall_time_s([*HPCTRAIN, "--help"], folder) for _ in range(rounds)]}
+
+
+def measure_yield(rounds: int, folder: Path) -> dict[str, list[float]]:
+    """Train the demo on 2 ranks, without and with the yield rule, in turn; median step (s)."""
+    data = ["data", "prepare", "--source", "stdlib", "--tokenizer", "bytes"]
+    subprocess.run([*HPCTRAIN, *data, "--out", "data/stdlib-bytes"], cwd=folder, check=True)
+    values: dict[str, list[float]] = {"mpirun's default": [], "yielding": []}
+    for number in range(rounds):
+        for title, own in (
+            ("mpirun's default", {"OMPI_MCA_mpi_yield_when_idle": "0"}),
+            ("yielding", {}),
+        ):
+            name = f"{'yield' if own == {} else 'busy'}-{number}"
+            settings = ["--set", "train.steps=60", "--set", "train.eval_every_steps=0"]
+            subprocess.run(
+                [*HPCTRAIN, "run", "--np", "2", "--config", "demo", "--name", name, *settings],
+                cwd=folder, env={**os.environ, **own}, check=True, capture_output=True,
+            )  # fmt: skip
+            events = (folder / "runs" / name / "events.jsonl").read_text().splitlines()
+            steps = [e["step_time_s"] for e in map(json.loads, events) if e["event"] == "step"]
+            values[title].append(statistics.median(steps[SETTLED_AFTER_STEPS:]))
+    return values
+
+
+def summary(values: dict[str, list[float]]) -> str:
+    """Return a Markdown table: medians with quartiles, differences and ratios pair by pair."""
+    lines = ["| | median | quartiles |", "|---|---|---|"]
+
+    def row(title: str, numbers: list[float], unit: str) -> None:
+        low, middle, high = statistics.quantiles(numbers, n=4)
+        lines.append(f"| {title} | {middle:.3f}{unit} | {low:.3f} to {high:.3f} |")
+
+    for title, numbers in values.items():
+        row(title, numbers, " s")
+    if len(values) == 2:
+        (first, before), (second, after) = values.items()
+        pairs = list(zip(before, after, strict=True))
+        row(f"{second} less {first}", [b - a for a, b in pairs], " s")
+        row(f"{first} / {second}", [a / b for a, b in pairs], "")
+    return "\n".join(lines)
+
+
+def environment() -> dict[str, str]:
+    """Return what the numbers were measured on."""
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    mpi = find_mpi(os.environ, LocalExecutor())
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpu": cpu[0].partition(": ")[2] if cpu else platform.machine(),
+        "cores": str(count_cores()),
+        "load_before": " ".join(f"{value:.2f}" for value in os.getloadavg()),
+        "python": platform.python_version(),
+        "mpi": f"{mpi.flavour} {mpi.version}",
+        "hpctrain": __version__,
+    }
+
+
+MEASUREMENTS: dict[str, tuple[Callable[[int, Path], dict[str, list[float]]], int]] = {
+    "overhead": (measure_overhead, 21),
+    "yield": (measure_yield, 5),
+    "help": (measure_help, 21),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=MEASUREMENTS)
+    parser.add_argument("--rounds", type=int, help="pairs (default: 21, for yield 5)")
+    parser.add_argument("--out", type=Path, help="keep raw values and environment as JSON")
+    asked = parser.parse_args()
+    measure, rounds = MEASUREMENTS[asked.what]
+    record = {"what": asked.what, **environment()}
+    with tempfile.TemporaryDirectory() as folder:
+        record["values_s"] = values = measure(asked.rounds or rounds, Path(folder))
+    print(summary(values))
+    if asked.out:
+        asked.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
