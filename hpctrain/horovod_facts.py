@@ -183,13 +183,32 @@ def _probe_gpu(
     )
     return GpuFacts(
         cuda=torch_cuda,
-        cuda_home=str(Path(nvcc).resolve().parent.parent),
+        cuda_home=_cuda_home(nvcc, executor),
         nccl=parse_nccl_version(header.read_text(encoding="utf-8", errors="replace")),
         nccl_include=str(nccl / "include"),
         nccl_library=str(library),
-        include_folders=tuple(map(str, sorted((site_packages / "nvidia").glob("cu*/include")))),
+        include_folders=tuple(
+            map(str, sorted((site_packages / "nvidia").glob("cu[0-9]*/include")))
+        ),
         compute_capabilities=parse_capabilities(asked.stdout) or DEFAULT_CAPABILITIES,
     ), ""
+
+
+def parse_cuda_home(text: str) -> str | None:
+    """Return the toolkit's folder as `nvcc --dryrun` prints it.
+
+    >>> parse_cuda_home("#$ _HERE_=/opt/cuda/bin\\n#$ TOP=/opt/cuda/bin/..\\n")
+    '/opt/cuda'
+    """
+    match = re.search(r"^#\$ TOP=(.+)$", text, re.MULTILINE)
+    return os.path.normpath(match[1].strip()) if match else None
+
+
+def _cuda_home(nvcc: str, executor: Executor) -> str:
+    # An nvcc on PATH may be a script or a link that stands outside its toolkit.
+    command = Command((nvcc, "--dryrun", "-x", "cu", "/dev/null"))
+    done = executor.run(command, timeout_s=PROBE_TIMEOUT_S)
+    return parse_cuda_home(done.stderr + done.stdout) or str(Path(nvcc).resolve().parent.parent)
 
 
 def parse_nccl_version(header: str) -> str:
