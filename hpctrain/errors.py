@@ -8,6 +8,8 @@ HpctrainError            exit code 1
 ├── DataError            1   prepared data is missing, damaged or does not fit the model
 ├── ProbeError           1   a machine could not be asked
 ├── BuildError           1   something could not be built or installed
+├── TrainingError        1   training cannot go on, e.g. the loss is not a number
+├── OtherRankError           another rank stopped the run, with that rank's code
 └── LaunchError          the code of the first rank that failed
 
 A message reads ``<where>: <what is wrong>, got <value>; expected <set or range>. <what to do>``.
@@ -70,6 +72,18 @@ class ProbeError(HpctrainError):
 
 class BuildError(HpctrainError):
     """A dependency could not be built or installed."""
+
+
+class TrainingError(HpctrainError):
+    """Training cannot go on, e.g. the loss is not a number."""
+
+
+class OtherRankError(HpctrainError):
+    """Another rank stopped the run; it has said why."""
+
+    def __init__(self, *messages: str, exit_code: int = EXIT_FAILED) -> None:
+        super().__init__(*messages)
+        self.exit_code = exit_code
 
 
 class LaunchError(HpctrainError):

@@ -28,6 +28,7 @@ from hpctrain.facts import (
     parse_visible_devices,
 )
 from hpctrain.hosts import Host
+from hpctrain.launch.find_mpi import cache_folder
 
 PROBE_TIMEOUT_S = 20.0
 NVIDIA_SMI_TIMEOUT_S = 15.0
@@ -115,14 +116,13 @@ def resolve_addresses(hosts: Sequence[Host]) -> dict[str, tuple[str, ...]]:
     return {host.name: found for host, found in zip(hosts, answers, strict=True) if found}
 
 
-def cache_dir() -> Path:
-    """Return hpctrain's own cache folder (``$XDG_CACHE_HOME/hpctrain``)."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hpctrain"
+def facts_cache() -> Path:
+    """Return the folder that keeps what other hosts said."""
+    return cache_folder(os.environ) / "facts"
 
 
 def _cache_path(host_name: str) -> Path:
-    return cache_dir() / "facts" / f"{host_name.replace(':', '_').replace('%', '_')}.json"
+    return facts_cache() / / f"{host_name.replace(':', '_').replace('%', '_')}.json"
 
 
 def _write_whole(path: Path, text: str) -> None:

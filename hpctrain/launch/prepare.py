@@ -22,7 +22,7 @@ from hpctrain.launch.find_mpi import find_mpi
 from hpctrain.launch.request import LaunchRequest
 from hpctrain.launch.ssh_config import render_ssh_config
 from hpctrain.probe import (
-    cache_dir,
+    facts_cache,
     probe_hosts,
     probe_this_host,
     read_cached_facts,
@@ -159,7 +159,7 @@ def check_trainer(config: Config, facts: Facts) -> None:
 
 
 def _probe_remote(remote: list[Host], request: LaunchRequest) -> Mapping[str, HostFacts]:
-    path = cache_dir() / "facts" / f"ssh_config.{os.getpid()}"
+    path = facts_cache() / f"ssh_config.{os.getpid()}"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.write_text(render_ssh_config(remote, request.ssh_configs))

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BuildError("torch: is not installed. Run: pip install 'hpctrain[train]'.")
 
         # Late, so that --help and a wrong option are answered without loading torch.
-        from hpctrain.train.agreement import OtherRankError
+        from hpctrain.errors import OtherRankError
         from hpctrain.train.communicator import open_communicator
         from hpctrain.train.loop import run_training
 

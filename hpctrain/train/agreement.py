@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpctrain.errors import HpctrainError
+from hpctrain.errors import HpctrainError, OtherRankError
 
 if TYPE_CHECKING:
     from hpctrain.train.communicator import Communicator
-
-
-class TrainingError(HpctrainError):
-    """Training cannot go on, e.g. the loss is not a number."""
-
-
-class OtherRankError(HpctrainError):
-    """Another rank stopped the run; it has said why."""
-
-    def __init__(self, *messages: str, exit_code: int = HpctrainError.exit_code) -> None:
-        super().__init__(*messages)
-        self.exit_code = exit_code
 
 
 def raise_together(comm: Communicator, problem: HpctrainError | None) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hpctrain.errors import LaunchError, PlanError
-from hpctrain.train.agreement import OtherRankError
+from hpctrain.errors import LaunchError, OtherRankError, PlanError
 
 SIZE_VARIABLE = "HPCTRAIN_SIZE"
 # What each launcher tells its processes, where hpctrain has not started them itself.

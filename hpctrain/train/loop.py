@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from hpctrain.config import Config
-from hpctrain.train.agreement import TrainingError, raise_together
+from hpctrain.errors import TrainingError
+from hpctrain.train.agreement import raise_together
 from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import ValidationBatches
 from hpctrain.train.exchange import GradientExchange

@@ -115,9 +115,9 @@ class Reporter:
             return
         timed_steps, timed_s = self._warm if self._warm[0] else self._all
         tokens_per_s = timed_steps * self._tokens_per_step / timed_s
-        time_s = time.perf_counter() - self._start_s
+        duration_s = time.perf_counter() - self._start_s
         emit("train_finished", step=step, loss=loss, val_loss=val_loss,
-             tokens_per_s=tokens_per_s, time_s=time_s)  # fmt: skip
+             tokens_per_s=tokens_per_s, duration_s=duration_s)  # fmt: skip
         validation = "" if val_loss is None else f", validation loss {val_loss:.4f}"
         speed = f"{tokens_per_s:,.0f} tokens/s"
         _say(f"finished   {step} steps, loss {loss:.4f}{validation}, {speed}")
