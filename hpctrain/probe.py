@@ -122,7 +122,7 @@ def facts_cache() -> Path:
 
 
 def _cache_path(host_name: str) -> Path:
-    return facts_cache() / / f"{host_name.replace(':', '_').replace('%', '_')}.json"
+    return facts_cache() / f"{host_name.replace(':', '_').replace('%', '_')}.json"
 
 
 def _write_whole(path: Path, text: str) -> None:
