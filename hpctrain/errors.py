@@ -9,6 +9,7 @@ HpctrainError            exit code 1
 ├── ProbeError           1   a machine could not be asked
 ├── BuildError           1   something could not be built or installed
 ├── TrainingError        1   training cannot go on, e.g. the loss is not a number
+├── CheckpointError      1   a checkpoint is missing, damaged, unfit or cannot be written
 ├── OtherRankError           another rank stopped the run, with that rank's code
 └── LaunchError          the code of the first rank that failed
 
@@ -76,6 +77,10 @@ class BuildError(HpctrainError):
 
 class TrainingError(HpctrainError):
     """Training cannot go on, e.g. the loss is not a number."""
+
+
+class CheckpointError(HpctrainError):
+    """A checkpoint is missing, damaged, does not fit the run, or cannot be written."""
 
 
 class OtherRankError(HpctrainError):

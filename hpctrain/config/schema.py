@@ -119,6 +119,22 @@ class CommConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """What a run can go on from, in the run directory's checkpoints/."""
+
+    save: Literal["on", "off"] = "on"
+    """`off` writes none."""
+    every_steps: CountOrZero = 1000
+    """Steps between checkpoints; the last step always has one. 0 for only that one."""
+    keep_last: Count = 3
+    """The newest so many are kept."""
+    keep_every_steps: CountOrZero = 0
+    """Those whose step is a multiple of this are kept for good; 0 for none."""
+    resume: str = "auto"
+    """Where to go on: `auto` (the run's newest that is whole), `none` (step 0), or a folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchConfig:
     """How ranks are started."""
 
@@ -142,6 +158,8 @@ class LaunchConfig:
     """Longest time until every rank has reported (s)."""
     grace_s: Positive = 5.0
     """Time that ranks get between SIGTERM and SIGKILL when a run ends early (s)."""
+    save_timeout_s: Positive = 60.0
+    """Longest time that ranks get to save and leave after a scheduler's signal (s)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,4 +171,5 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     comm: CommConfig = field(default_factory=CommConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)

@@ -15,6 +15,7 @@ from torch import Tensor
 from hpctrain.config import Config
 from hpctrain.errors import TrainingError
 from hpctrain.train.agreement import raise_together
+from hpctrain.train.checkpoint import Checkpoints
 from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import ValidationBatches
 from hpctrain.train.exchange import GradientExchange
@@ -46,12 +47,17 @@ def run_training(config: Config, comm: Communicator) -> None:
     gradients = [bucket.gradients for bucket in exchange.buckets]
     reporter = Reporter(comm, setup.device, tokens_per_step)
     _report_start(reporter, config, setup, comm)
+    checkpoints = Checkpoints(config, setup, comm, optimizer)
+    first = checkpoints.resume()
+    if first >= steps:
+        return comm.barrier()
 
     val_loss = None
     unread: list[tuple[Tensor, Tensor]] = []  # (own, global) losses, still on the device
     clock = StepClock(setup.device)
-    for step in range(steps):
+    for step in range(first, steps):
         clock.start_step()
+        checkpoints.begin_step()
         micro_batches = batches.read(step, train.grad_accum_steps)
         clock.mark("data")
 
@@ -76,7 +82,9 @@ def run_training(config: Config, comm: Communicator) -> None:
 
         unread.append((own_loss, exchange.loss.clone()))
         done = step + 1
-        if done % train.log_every_steps == 0 or done == steps:
+        saves = checkpoints.end_step(done)
+        # A step that is saved is looked at first: a broken state must not be what we go back to.
+        if done % train.log_every_steps == 0 or done == steps or saves:
             step_time_s, phases_s = clock.read()
             _stop_if_broken(unread, done, comm)
             reporter.step(
@@ -90,6 +98,10 @@ def run_training(config: Config, comm: Communicator) -> None:
             if val_loss is not None:
                 reporter.evaluated(done, val_loss)
             clock.restart()
+        if saves:
+            checkpoints.save(done)
+        if checkpoints.leaving:
+            return comm.barrier()
     reporter.finished(steps, last_loss, val_loss)
     comm.barrier()
 

@@ -1,0 +1,212 @@
+"""When a run saves, and how its ranks agree on it: the loop's view of checkpoints.
+
+A step waits only for a copy of this rank's share into memory of our own. A thread writes it;
+at a later step, when every rank's share is on the disk, rank 0 makes the checkpoint complete.
+That, and whether a signal has asked to save and leave, travels in one small exchange a step,
+sent before the step's work and collected after it, so that nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpctrain import __version__
+from hpctrain.config import Config, as_tables
+from hpctrain.errors import CheckpointError
+from hpctrain.events import emit
+from hpctrain.train import checkpoint_folder as folders
+from hpctrain.train.agreement import raise_together
+from hpctrain.train.checkpoint_writer import CheckpointWriter, Save, open_root
+from hpctrain.train.communicator import Communicator
+from hpctrain.train.restore import Restored, ranks_that_see, restore
+from hpctrain.train.save_signal import hear_save_signal
+from hpctrain.train.setup import Setup
+from hpctrain.train.snapshot import Snapshot
+from hpctrain.train.state import (
+    MODEL,
+    Piece,
+    model_pieces,
+    optimizer_pieces,
+    optimizer_step,
+    rng_state,
+    take_share,
+)
+
+RUN_PATH_VARIABLE = "HPCTRAIN_RUN_PATH"
+
+
+class Checkpoints:
+    """Resumes a run, and saves it while it runs.
+
+    A step: :meth:`begin_step`, its work, :meth:`end_step`, and :meth:`save` if that said so.
+
+    Args:
+        stateful: further things with ``state_dict`` and ``load_state_dict`` that JSON can hold,
+            such as a GradScaler, by name; equal on all ranks.
+        sharded: whether each rank's optimizer holds other elements than the others'.
+    """
+
+    def __init__(
+        self, config: Config, setup: Setup, comm: Communicator, optimizer: torch.optim.Optimizer,
+        *, stateful: Mapping[str, Any] | None = None, sharded: bool = False,
+    ) -> None:  # fmt: skip
+        self._config, self._setup, self._comm, self._optimizer = config, setup, comm, optimizer
+        self._stateful, self._sharded = dict(stateful or {}), sharded
+        run_path = os.environ.get(RUN_PATH_VARIABLE)
+        self._root = Path(run_path).resolve() / folders.FOLDER if run_path else None
+        self._flags = torch.zeros(3, dtype=torch.float64)
+        self._handle: Any = None
+        self._writer: CheckpointWriter | None = None
+        self._pending: Save | None = None
+        self._start = Restored(step=0, tokens=0, path=None)
+        self.leaving = False
+        """Whether the ranks have agreed to save and leave before the last step."""
+
+    def resume(self) -> int:
+        """Go on where `checkpoint.resume` says; return the number of steps that are done.
+
+        Every rank must call this, and call it before the first step.
+
+        Raises:
+            CheckpointError: the checkpoint that was asked for is damaged or fits no such run,
+                or none can be written.
+        """
+        model = self._setup.model
+        pieces = [*model_pieces(model), *optimizer_pieces(model, self._optimizer)]
+        self._start = restore(
+            self._config, self._setup, self._comm, self._root, pieces,
+            self._optimizer, self._stateful, self._sharded,
+        )  # fmt: skip
+        if self._config.checkpoint.save == "on" and self._root is not None:
+            self._open_writer(self._root, pieces)
+        if self._comm.rank == 0:
+            _say_where(self._start, self._config.train.steps)
+        return self._start.step
+
+    def begin_step(self) -> None:
+        """Tell the other ranks, in the background, what this one knows."""
+        if self._writer is not None:
+            share = self._pending.share_state() if self._pending is not None else (False, False)
+            self._flags[:] = torch.tensor([self._heard(), *share])
+            self._handle = self._comm.all_reduce_sum_async(self._flags, "checkpoint.flags")
+
+    def end_step(self, done: int) -> bool:
+        """Hear what the others said; return whether to save now, the same on every rank.
+
+        Args:
+            done: steps that are done, counted from the run's first.
+        """
+        if self._writer is None:
+            return False
+        self._comm.wait(self._handle)
+        asked, complete, failed = self._flags.tolist()
+        if complete + failed == self._comm.size:
+            self._settle(failed > 0)
+        every, steps = self._config.checkpoint.every_steps, self._config.train.steps
+        self.leaving = asked > 0 and done < steps
+        return self.leaving or done == steps or (every > 0 and done % every == 0)
+
+    def save(self, done: int) -> None:
+        """Save; return as soon as the state may change again.
+
+        At the last step, and where the ranks are leaving, return when the checkpoint is complete.
+
+        Raises:
+            CheckpointError: that last checkpoint could not be written.
+        """
+        assert self._writer is not None
+        started_s = time.perf_counter()
+        self._finish_pending()  # one copy in memory: the disk was slower than the steps
+        rng = rng_state(self._setup.device)
+        self._pending = self._writer.start(done, self._facts(done), rng, started_s)
+        if not self.leaving and done < self._config.train.steps:
+            return
+        self._finish_pending()
+        self._writer.close()
+        raise_together(self._comm, self._writer.problem)
+        if self.leaving and self._comm.rank == 0:
+            emit("train_stopped", step=done, path=str(self._writer.newest))
+            print(f"stopped    at step {done}, saved in {self._writer.newest}", flush=True)
+
+    def describe_last(self) -> str:
+        """Return, for an error message on rank 0, what the run can go on from."""
+        newest = self._writer.newest if self._writer is not None else self._start.path
+        return f"The last checkpoint is {newest}." if newest else "There is no checkpoint yet."
+
+    def _finish_pending(self) -> None:
+        """Wait until every rank has written its share; every rank must call this."""
+        if self._pending is None:
+            return
+        self._pending.written.exception()  # waits
+        state = torch.tensor(self._pending.share_state(), dtype=torch.float64)
+        self._settle(self._comm.all_reduce_sum(state, "checkpoint.shares").tolist()[1] > 0)
+
+    def _settle(self, failed: bool) -> None:
+        assert self._writer is not None
+        assert self._pending is not None
+        self._writer.settle(self._pending, failed=failed)
+        self._pending = None
+
+    def _open_writer(self, root: Path, pieces: list[Piece]) -> None:
+        comm, problem = self._comm, None
+        if comm.rank == 0:
+            try:
+                open_root(root)
+                self._set_aside(root)
+            except CheckpointError as error:
+                problem = error
+        raise_together(comm, problem)
+        writers = ranks_that_see(root / folders.NONCE_NAME, comm)
+        mine: list[Piece] = []
+        if comm.rank in writers:
+            # A sharded optimizer's moments are nobody else's to write; the model is everybody's.
+            everybodys = [p for p in pieces if not self._sharded or p.name.startswith(MODEL)]
+            mine = take_share(everybodys, writers.index(comm.rank), len(writers))
+            mine += pieces[len(everybodys) :]
+        snapshot = Snapshot(mine, self._setup.device)
+        self._writer = CheckpointWriter(
+            root, self._config.checkpoint, comm.rank, writers, snapshot, self._start.path
+        )
+        self._heard = hear_save_signal()
+
+    def _set_aside(self, root: Path) -> None:
+        """Keep checkpoints out of the way that this run does not go on from."""
+        is_own = self._start.path is not None and self._start.path.parent == root
+        steps = folders.list_steps(root)
+        for path in folders.set_aside(
+            root, [step for step in steps if not is_own or step > self._start.step]
+        ):
+            print(f"set aside  {path}: this run begins before it", flush=True)
+        folders.write_latest(root)
+
+    def _facts(self, done: int) -> dict[str, Any]:
+        """Return what the index says besides the tensors."""
+        setup, tables = self._setup, as_tables(self._config)
+        tokens = (done - self._start.step) * setup.global_batch * setup.size.seq_len
+        return {
+            "schema": folders.SCHEMA, "step": done, "tokens": self._start.tokens + tokens,
+            "size": self._comm.size, "global_batch_size": setup.global_batch,
+            "seed": self._config.train.seed, "data_digest": setup.index.digest,
+            "tokenizer": setup.index.tokenizer, "optimizer_step": optimizer_step(self._optimizer),
+            "state": {name: part.state_dict() for name, part in self._stateful.items()},
+            "config": tables, "config_digest": folders.digest(json.dumps(tables, sort_keys=True)),
+            "created": {"time_s": round(time.time(), 3), "hpctrain": __version__,
+                        "torch": torch.__version__},
+        }  # fmt: skip
+
+
+def _say_where(start: Restored, steps: int) -> None:
+    if start.path is None:
+        return
+    emit("resumed", step=start.step, path=str(start.path), tokens=start.tokens)
+    print(f"resumed    {start.path}: step {start.step}, {start.tokens:,} tokens", flush=True)
+    if start.step >= steps:
+        print(f"done       nothing is left to do: train.steps = {steps}. Raise it to train on",
+              flush=True)  # fmt: skip
