@@ -9,9 +9,10 @@
       ranks/rank-00007.jsonl  that rank's own: start, steps, exit
       logs/rank-00007.log     that rank's output, whole
       logs/mpirun.log         what mpirun itself said
+      checkpoints/            what a training can go on from, see docs/checkpoints.md
 
-The launcher is the only writer. A run that was tried again holds several attempts, numbered by
-its ``attempt`` events.
+The launcher is the only writer, but for the checkpoints. A run that was tried again holds
+several attempts, numbered by its ``attempt`` events.
 """
 
 from __future__ import annotations
@@ -197,7 +198,8 @@ def summarize_run(path: Path) -> RunSummary:
         elif event.get("event") == "run_finished":
             finished = event
         for key in ("step", "steps", "loss", "val_loss", "tokens_per_s", "time_s"):
-            if event.get(key) is not None:
+            # A checkpoint is complete some steps after its own.
+            if event.get(key) is not None and (key, event.get("event")) != ("step", "checkpoint"):
                 latest[key] = event[key]
     state = finished.get("state") or ("running" if _is_locked(path) else "died")
     started, ended = latest.get("started"), latest.get("time_s")

@@ -34,10 +34,12 @@ Examples:
   hpctrain run --np 8 --hosts hostfile -- python train.py --batch-size 256 --lr 0.001
   hpctrain run -H node1:4,node2:4 --set optim.lr=3e-4 --name big
   hpctrain run --hosts hostfile --dry-run -- python train.py      what would run
+  hpctrain run --resume --name big                      go on from its newest checkpoint
   hpctrain run --hosts hostfile --explain -- python train.py      and why
 
 \b
-Exit codes: 0 done; that of the first rank that failed; 2 usage; 130 Ctrl-C; 128+n signal n.
+Exit codes: 0 done; that of the first rank that failed; 2 usage; 75 stopped by SIGTERM or SIGUSR1,
+saved and resumable; 130 Ctrl-C; 128+n signal n.
 """,
 )
 @click.option("--np", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots.")
@@ -68,6 +70,11 @@ Exit codes: 0 done; that of the first rank that failed; 2 usage; 130 Ctrl-C; 128
     help="Where run directories are made.",
 )
 @click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
+@click.option(
+    "--save-signal",
+    is_flag=True,
+    help="COMMAND saves and ends by itself on SIGUSR1: send it that in place of SIGTERM.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the exact command; touch no host.")
 @click.option("--explain", is_flag=True, help="Print why each flag and variable is there.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --explain: as JSON.")
@@ -83,6 +90,7 @@ def command(
     resume: bool,
     runs_dir: Path,
     oversubscribe: bool,
+    save_signal: bool,
     dry_run: bool,
     explain: bool,
     as_json: bool,
@@ -109,6 +117,7 @@ def command(
         resume=resume,
         runs_dir=runs_dir,
         oversubscribe=oversubscribe,
+        save_signal=save_signal,
     )
     prepared = prepare_request(asked, os.environ)
     facts = gather_facts(prepared, os.environ, probe=probe)

@@ -128,6 +128,12 @@ class RunConsole:
             self.progress = None
         if outcome.state == "done":
             self._say_done(outcome)
+        elif outcome.state == "resumable":
+            at = f" at step {outcome.step}" if outcome.step is not None else ""
+            name = self.run_directory.path.name
+            self._say(f"saved and stopped{at} by signal {outcome.stop_signal} after "
+                      f"{_duration(outcome.duration_s)}; {self.run_directory.path}. Go on with: "
+                      f"hpctrain run --resume --name {name}")  # fmt: skip
         elif outcome.state == "stopped":
             signal_name = "Ctrl-C" if outcome.stop_signal == 2 else f"signal {outcome.stop_signal}"
             at = f" at step {outcome.step}" if outcome.step is not None else ""

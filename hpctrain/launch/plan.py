@@ -67,6 +67,8 @@ class LaunchPlan:
     remote_hosts: tuple[str, ...]
     start_timeout_s: float
     grace_s: float
+    saves_on_signal: bool = False
+    save_timeout_s: float = 60.0
 
     @property
     def rank_hosts(self) -> tuple[str, ...]:
@@ -121,6 +123,8 @@ def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
         remote_hosts=tuple(host_alias(name) for name in remote),
         start_timeout_s=request.launch.start_timeout_s,
         grace_s=request.launch.grace_s,
+        saves_on_signal=request.saves_on_signal,
+        save_timeout_s=request.launch.save_timeout_s,
     )
 
 

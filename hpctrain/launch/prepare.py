@@ -49,6 +49,7 @@ class Asked:
     resume: bool = False
     runs_dir: Path = Path("runs")
     oversubscribe: bool = False
+    save_signal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,9 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     Raises:
         ConfigError, HostfileError, PlanError, RunDirectoryError: as their pages say.
     """
-    config = load_config(
-        find_recipe(asked.config_name) if asked.config_name else None, asked.overrides
-    )
-    host_list, ssh_configs = _read_hosts(asked, config, environ)
     is_trainer = not asked.program
+    config = _read_config(asked)
+    host_list, ssh_configs = _read_hosts(asked, config, environ)
     errors = [] if is_trainer else _check_program(asked.program, environ)
     if asked.resume and not asked.name:
         errors.append("--resume: which run, got no --name; expected one. See: hpctrain runs list")
@@ -81,23 +80,45 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     name = asked.name or _default_name(asked.program, asked.config_name, asked.runs_dir)
     check_name(name)
     run_path = asked.runs_dir / name
-    rank_env = {"HPCTRAIN_RUN": name}
+    # Absolute: ranks on other hosts may start in another folder.
+    rank_env = {"HPCTRAIN_RUN": name, "HPCTRAIN_RUN_PATH": str(run_path.absolute())}
+    saves = asked.save_signal or (is_trainer and config.checkpoint.save == "on")
     if is_trainer:
+        if saves:
+            rank_env["HPCTRAIN_SAVE_SIGNAL"] = "held"  # until it listens, see launch/shim.py
         rank_env[CONFIG_VARIABLE] = json.dumps(as_tables(config), separators=(",", ":"))
     request = LaunchRequest(
         program=(sys.executable, *TRAINER) if is_trainer else asked.program,
         launch=config.launch,
         hosts=host_list.hosts if host_list else None,
-        np=asked.np or config.launch.np,
+        np=config.launch.np,
         run_path=str(run_path),
         ssh_configs=ssh_configs,
         oversubscribe=asked.oversubscribe,
+        saves_on_signal=saves,
         counts_cores=is_trainer and config.train.device == "cpu",
         rank_env=rank_env,
         environ=dict(environ),
     )
     warnings = host_list.warnings if host_list else ()
     return Prepared(request, config, run_path, asked.resume, is_trainer, warnings)
+
+
+def _read_config(asked: Asked) -> Config:
+    """Return the configuration; a training that is resumed keeps its own where none is given."""
+    recipe = find_recipe(asked.config_name) if asked.config_name else None
+    overrides = asked.overrides
+    own = asked.runs_dir / (asked.name or "") / "run.toml"
+    if asked.resume and asked.name and not asked.program and recipe is None and own.is_file():
+        # Where the first attempt began is no place to begin the second.
+        recipe, overrides = own, ("checkpoint.resume=auto", *overrides)
+    config = load_config(recipe, overrides)
+    launch = replace(
+        config.launch,
+        np=asked.np or config.launch.np,
+        hosts=str(asked.hosts_file) if asked.hosts_file else config.launch.hosts,
+    )
+    return replace(config, launch=launch)
 
 
 def gather_facts(prepared: Prepared, environ: Mapping[str, str], *, probe: bool = False) -> Facts:

@@ -21,6 +21,7 @@ class LaunchRequest:
         run_path: the run's folder, relative to the working directory where it lies below it.
         ssh_configs: files that ssh reads before the user's own, absolute.
         oversubscribe: allow more ranks than slots.
+        saves_on_signal: whether the program saves and leaves on SIGUSR1.
         counts_cores: whether ranks stay on the CPU, so that GPUs are no slots.
         rank_env: variables for every rank on top of the configuration's.
         environ: this shell's variables.
@@ -34,6 +35,7 @@ class LaunchRequest:
     ssh_configs: tuple[str, ...] = ()
     oversubscribe: bool = False
     counts_cores: bool = False
+    saves_on_signal: bool = False
     rank_env: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable

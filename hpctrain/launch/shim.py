@@ -43,6 +43,7 @@ FIRST_HEARTBEAT_S = 1.0
 # Enough for a burst of output; beyond it the program waits, as it would on a full pipe.
 MAX_UNSENT_BYTES = 4 << 20
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+SAVE_SIGNAL_VARIABLE = "HPCTRAIN_SAVE_SIGNAL"
 EXIT_FAILED = 1
 EXIT_NOT_FOUND = 127
 
@@ -124,6 +125,11 @@ class RankShim:
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "events")}
         os.set_inheritable(pipes["events"][1], True)
         self.environ[EVENTS_FD_VARIABLE] = str(pipes["events"][1])
+        # A program inherits blocked signals. SIGUSR1 would end a trainer that is still importing;
+        # so it waits until the trainer listens.
+        holds = self.environ.get(SAVE_SIGNAL_VARIABLE) == "held"
+        if holds:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         try:
             self.child = LocalExecutor().start(
                 Command(self.program),
@@ -137,6 +143,9 @@ class RankShim:
         except OSError as problem:
             self._send("exit", code=EXIT_NOT_FOUND, error=f"{self.program[0]}: {problem.strerror}")
             return EXIT_NOT_FOUND
+        finally:
+            if holds:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         for name, (reader, writer) in pipes.items():
             os.close(writer)
             os.set_blocking(reader, False)
@@ -221,7 +230,11 @@ class RankShim:
         if ending and self.kill_at_s is not None:
             return  # asked by launcher and mpirun: the program need not hear it twice
         if self.child.poll() is None:
-            _signal_group(self.child.pid, number)
+            if number in (signal.SIGUSR1, signal.SIGUSR2):
+                # For the program alone: its helpers (loaders, compilers) would die of it.
+                os.kill(self.child.pid, number)
+            else:
+                _signal_group(self.child.pid, number)
         if ending:
             self.kill_at_s = time.monotonic() + self.grace_s
 

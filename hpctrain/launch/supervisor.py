@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hpctrain.errors import EXIT_FAILED, EXIT_OK
+from hpctrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE
 from hpctrain.executor import Command, LocalExecutor
 from hpctrain.launch.channel import (
     CHANNEL_VARIABLE,
@@ -31,6 +31,8 @@ from hpctrain.launch.server import ChannelServer
 from hpctrain.rundir import RunDirectory
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What schedulers send before they end a job; ranks that can save are asked to by SIGUSR1.
+SAVE_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # After the last rank has ended, mpirun has nothing left to wait for.
 LINGER_LIMIT_S = 20.0
 DRAIN_LIMIT_S = 2.0
@@ -58,8 +60,8 @@ class RankFailure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `state` is done, failed or stopped (by a signal to the launcher);
-    `silent_ranks` never reported."""
+    """How an attempt ended. `state` is done, failed, stopped (by a signal to the launcher) or
+    resumable (the same, after the ranks have saved); `silent_ranks` never reported."""
 
     state: str
     exit_code: int
@@ -95,6 +97,8 @@ class Supervisor:
         self.failure: RankFailure | None = None
         self.stop_signal: int | None = None
         self.stopping = False
+        self.save_signal: int | None = None
+        self.finished = False
         self.mpirun_was_signalled = False
         self.escalation: list[tuple[float, Callable[[], None]]] = []
         self.stdout_lines = LineBuffer()
@@ -150,7 +154,7 @@ class Supervisor:
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self.signal_writer, warn_on_full_buffer=False)
         self.selector.register(self.signal_reader, selectors.EVENT_READ, self._on_signals)
-        watched = (*STOP_SIGNALS, signal.SIGCHLD)
+        watched = (*STOP_SIGNALS, *SAVE_SIGNALS, signal.SIGCHLD)
         return {number: signal.signal(number, lambda *_: None) for number in watched}
 
     def _unwatch_signals(self, old_handlers: dict[int, Any]) -> None:
@@ -223,6 +227,27 @@ class Supervisor:
             self.failure = failure
             self._stop()
 
+    def _ask_to_save(self, number: int) -> None:
+        """Have the ranks save and leave by themselves; if they do not in time, stop them."""
+        self.save_signal = number
+        limit_s = self.plan.save_timeout_s
+        self.console.warn(
+            f"{signal.Signals(number).name}: the ranks were asked to save and leave; they have "
+            f"{limit_s:g} s (launch.save_timeout_s)"
+        )
+        self.server.send_signal(signal.SIGUSR1)
+        self.escalation.append((time.monotonic() + limit_s, self._give_up_saving))
+
+    def _give_up_saving(self) -> None:
+        if self.stop_signal is None and self.failure is None:
+            self.console.warn("the ranks did not leave in time (launch.save_timeout_s)")
+            self._stop_by(signal.SIGTERM)
+
+    def _stop_by(self, number: int) -> None:
+        self.stop_signal = number
+        self.failure = None
+        self._stop()
+
     def _stop(self) -> None:
         """Ask politely through the shims, then mpirun, then insist."""
         self.stopping = True
@@ -259,7 +284,9 @@ class Supervisor:
         elif failure is not None:
             state, code = "failed", failure.exit_code or mpirun_code or EXIT_FAILED
         elif all(rank.exit_code == 0 for rank in self.ranks):
-            state, code = "done", EXIT_OK  # every rank said so itself, whatever mpirun says
+            # Every rank said so itself, whatever mpirun says.
+            saved = self.save_signal is not None and not self.finished
+            state, code = ("resumable", EXIT_RESUMABLE) if saved else ("done", EXIT_OK)
         else:
             state, code = ("done" if mpirun_code == 0 else "failed"), mpirun_code
         return Outcome(
@@ -268,8 +295,8 @@ class Supervisor:
             duration_s=time.monotonic() - self.started_at_s,
             failure=failure,
             silent_ranks=tuple(n for n, rank in enumerate(self.ranks) if not rank.reported),
-            stop_signal=self.stop_signal,
-            needs_sweep=state != "done",
+            stop_signal=self.stop_signal or self.save_signal,
+            needs_sweep=state not in ("done", "resumable"),
             attempt_id=self.attempt_id,
             step=max((rank.step for rank in self.ranks if rank.step is not None), default=None),
         )
@@ -278,15 +305,28 @@ class Supervisor:
 
     def _on_signals(self) -> None:
         for number in os.read(self.signal_reader, 64):
-            if number not in STOP_SIGNALS:
-                continue
-            if self.stop_signal is None:
-                self.stop_signal = number
-                self.failure = None
-                self._stop()
-            else:  # asked twice: at once
-                self.server.send_signal(signal.SIGKILL)
-                self._signal_mpirun(signal.SIGKILL)
+            if number in (*STOP_SIGNALS, *SAVE_SIGNALS):
+                self._on_stop_signal(number)
+
+    def _on_stop_signal(self, number: int) -> None:
+        asks_to_save = number in SAVE_SIGNALS
+        if self.stop_signal is None and self.save_signal is None:
+            # Before all ranks have begun there is nothing to save.
+            begun = all(rank.reported for rank in self.ranks) and self.failure is None
+            if asks_to_save and self.plan.saves_on_signal and begun:
+                self._ask_to_save(number)
+            else:
+                self._stop_by(signal.SIGTERM if asks_to_save else number)
+        elif number == signal.SIGUSR1:
+            pass  # it is ending already
+        elif self.stop_signal is not None or number == self.save_signal == signal.SIGTERM:
+            self.stop_signal = self.stop_signal or number
+            self.server.send_signal(signal.SIGKILL)  # asked twice: at once
+            self._signal_mpirun(signal.SIGKILL)
+        elif number == signal.SIGTERM:
+            self.save_signal = number  # the first SIGTERM, after SIGUSR1: they are saving
+        else:
+            self._stop_by(number)
 
     def _on_frame(self, rank_number: int, frame: dict[str, Any]) -> None:
         rank = self.ranks[rank_number]
@@ -297,7 +337,9 @@ class Supervisor:
             self.console.rank_output(rank_number, rank.host, frame["stream"], data)
         elif kind == "event":
             record = frame["record"]
-            rank.step = record.get("step", rank.step)
+            if record.get("event") != "checkpoint":  # complete some steps after its own
+                rank.step = record.get("step", rank.step)
+            self.finished |= record.get("event") == "train_finished"
             self.run_directory.record(rank_number, record)
             self.console.event(rank_number, record)
         elif kind == "beat":
