@@ -16,6 +16,8 @@ COMMANDS = {
     "run": ("hpctrain.cli.run", "Start a training run or any program under mpirun."),
     "runs": ("hpctrain.cli.runs", "List, show and remove runs."),
     "data": ("hpctrain.cli.data", "Prepare training data."),
+    "export": ("hpctrain.cli.export", "Write a checkpoint's model for other programs."),
+    "generate": ("hpctrain.cli.generate", "Let a checkpoint's model write text."),
     "preflight": ("hpctrain.cli.preflight", "Check what is installed here, and how to fix it."),
     "install-horovod": ("hpctrain.cli.install_horovod", "Build and install Horovod for this MPI."),
     "completion": ("hpctrain.cli.completion", "Print the script for tab completion."),
