@@ -61,6 +61,8 @@ class Checkpoints:
         self._stateful, self._sharded = dict(stateful or {}), sharded
         run_path = os.environ.get(RUN_PATH_VARIABLE)
         self._root = Path(run_path).resolve() / folders.FOLDER if run_path else None
+        self._tables = as_tables(config)
+        self._digest = folders.digest(json.dumps(self._tables, sort_keys=True))
         self._flags = torch.zeros(3, dtype=torch.float64)
         self._handle: Any = None
         self._writer: CheckpointWriter | None = None
@@ -188,7 +190,7 @@ class Checkpoints:
 
     def _facts(self, done: int) -> dict[str, Any]:
         """Return what the index says besides the tensors."""
-        setup, tables = self._setup, as_tables(self._config)
+        setup = self._setup
         tokens = (done - self._start.step) * setup.global_batch * setup.size.seq_len
         return {
             "schema": folders.SCHEMA, "step": done, "tokens": self._start.tokens + tokens,
@@ -196,7 +198,7 @@ class Checkpoints:
             "seed": self._config.train.seed, "data_digest": setup.index.digest,
             "tokenizer": setup.index.tokenizer, "optimizer_step": optimizer_step(self._optimizer),
             "state": {name: part.state_dict() for name, part in self._stateful.items()},
-            "config": tables, "config_digest": folders.digest(json.dumps(tables, sort_keys=True)),
+            "config": self._tables, "config_digest": self._digest,
             "created": {"time_s": round(time.time(), 3), "hpctrain": __version__,
                         "torch": torch.__version__},
         }  # fmt: skip

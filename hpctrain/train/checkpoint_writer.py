@@ -59,7 +59,9 @@ class CheckpointWriter:
         self.problem: CheckpointError | None = None
         """Why the checkpoint that was tried last is not there."""
 
-    def start(self, step: int, facts: dict[str, Any], rng: str, started_s: float) -> Save:
+    def start(
+        self, step: int, facts: dict[str, Any], rng: dict[str, Any], started_s: float
+    ) -> Save:
         """Copy the state now, and write the copy in the background."""
         self._snapshot.take()
         folder = folders.temporary_path(self._root, step)
@@ -79,7 +81,7 @@ class CheckpointWriter:
         """Return when all is done."""
         self._thread.shutdown()
 
-    def _write(self, folder: Path, rng: str) -> None:
+    def _write(self, folder: Path, rng: dict[str, Any]) -> None:
         if self._rank in self._writers:
             self._snapshot.write(folder, self._rank, rng)
 

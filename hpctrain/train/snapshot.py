@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hpctrain.train.checkpoint_folder import share_name
-from hpctrain.train.state import Piece
+from hpctrain.train.state import Piece, encode_rng
 from hpctrain.train.tensor_file import encode_header, write_file
 
 RNG_KEY = "rng"
@@ -40,7 +41,7 @@ class Snapshot:
         if self._copied is not None:
             self._copied.record()
 
-    def write(self, folder: Path, rank: int, rng: str) -> None:
+    def write(self, folder: Path, rank: int, rng: Mapping[str, Any]) -> None:
         """Write the copy, and beside it what the index must know of it; flushed to disk.
 
         Raises:
@@ -49,7 +50,7 @@ class Snapshot:
         if self._copied is not None:
             self._copied.synchronize()
         folder.mkdir(parents=True, exist_ok=True)
-        header = encode_header([piece.entry for piece in self._pieces], {RNG_KEY: rng})
+        header = encode_header([piece.entry for piece in self._pieces], {RNG_KEY: encode_rng(rng)})
         name = share_name(rank)
         written = write_file(folder / name, [header, memoryview(self._buffer.numpy())])
         share = {

@@ -93,7 +93,8 @@ def optimizer_pieces(model: nn.Module, optimizer: torch.optim.Optimizer) -> list
 
 def optimizer_step(optimizer: torch.optim.Optimizer) -> int:
     """Return how many steps the optimizer has taken; AdamW corrects its moments by it."""
-    return max((int(state["step"]) for state in optimizer.state.values()), default=0)
+    # All tensors are stepped together, and each look at one on a GPU would wait for it.
+    return next((int(state["step"]) for state in optimizer.state.values()), 0)
 
 
 def set_optimizer_step(optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -149,21 +150,29 @@ def read_pieces(folder: Path, index: Mapping[str, Any], pieces: Sequence[Piece])
                 )
 
 
-def rng_state(device: torch.device) -> str:
-    """Return the state of every random number generator of this rank, as text."""
-    numpy_state = np.random.get_state()
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of every random number generator of this rank."""
     state: dict[str, Any] = {
-        "torch": _to_hex(torch.get_rng_state()),
+        "torch": torch.get_rng_state(),
         "python": random.getstate(),
-        "numpy": [numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]],
+        "numpy": np.random.get_state(),
     }
     if device.type == "cuda":
-        state["cuda"] = _to_hex(torch.cuda.get_rng_state(device))
-    return json.dumps(state, separators=(",", ":"))
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def encode_rng(state: Mapping[str, Any]) -> str:
+    """Return what :func:`rng_state` returned as text."""
+
+    def encode(value: Any) -> Any:
+        return value.numpy().tobytes().hex() if isinstance(value, Tensor) else value.tolist()
+
+    return json.dumps(state, separators=(",", ":"), default=encode)
 
 
 def restore_rng(text: str, device: torch.device) -> None:
-    """Continue with the random numbers that came next when :func:`rng_state` was called."""
+    """Continue with the random numbers that came next when the state was taken."""
     state = json.loads(text)
     torch.set_rng_state(_from_hex(state["torch"]))
     version, numbers, gauss = state["python"]
@@ -232,10 +241,6 @@ def _check_fit(folder: Path, index: Mapping[str, Any], pieces: Sequence[Piece]) 
             "under another --name."
         )
     raise_all(CheckpointError, errors)
-
-
-def _to_hex(state: Tensor) -> str:
-    return state.numpy().tobytes().hex()
 
 
 def _from_hex(text: str) -> Tensor:
