@@ -644,9 +644,9 @@ while True:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_of_the_launcher_reaches_the_program(rank, number):
     rank.start(*python(LISTENER))
-    rank.wait_for_output(b"ready")
+    rank.wait_for_output(b"ready\n")
     rank.launcher.server.send_signal(signal.SIGUSR1)
-    rank.wait_for_output(b"heard 10")
+    rank.wait_for_output(b"heard 10\n")
     rank.launcher.server.send_signal(number)
     code, last = rank.finish()
     assert rank.launcher.output() == f"ready\nheard 10\nheard {int(number)}\n".encode()
@@ -655,7 +655,7 @@ def test_a_signal_of_the_launcher_reaches_the_program(rank, number):
 
 def test_a_signal_of_mpirun_reaches_the_program_once(rank):
     rank.start(*python(LISTENER))
-    rank.wait_for_output(b"ready")
+    rank.wait_for_output(b"ready\n")
     rank.shim.send_signal(signal.SIGTERM)
     assert rank.finish()[0] == 5
     assert rank.launcher.output() == b"ready\nheard 15\n"
@@ -672,7 +672,7 @@ while True:
 
 def test_who_ignores_sigterm_is_killed_after_the_grace(rank):
     rank.start(*python(IGNORER), HPCTRAIN_GRACE_S="0.1")
-    rank.wait_for_output(b"ready")
+    rank.wait_for_output(b"ready\n")
     rank.launcher.server.send_signal(signal.SIGTERM)
     code, last = rank.finish()
     assert (code, last["code"], last["signal"]) == (137, 137, 9)
@@ -680,7 +680,7 @@ def test_who_ignores_sigterm_is_killed_after_the_grace(rank):
 
 def test_a_second_asking_does_not_wait_for_the_grace(rank):
     rank.start(*python(IGNORER), HPCTRAIN_GRACE_S="600")
-    rank.wait_for_output(b"ready")
+    rank.wait_for_output(b"ready\n")
     rank.launcher.server.send_signal(signal.SIGTERM)
     rank.launcher.server.send_signal(signal.SIGKILL)
     assert rank.finish()[0] == 137
@@ -760,6 +760,24 @@ def test_helpers_do_not_outlive_a_program_that_is_done(rank, tmp_path):
 
 def test_a_helper_that_never_stops_printing_is_ended_too(rank):
     assert rank.run("sh", "-c", "yes & exit 3")[0] == 3
+
+
+MAPS_A_FILE = """
+import mmap, os, sys, time
+with open(os.fsencode(sys.argv[1]) + b"/\\xff", "w+b") as file:
+    file.write(b"data")
+    file.flush()
+    mapped = mmap.mmap(file.fileno(), 0)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.xfail(strict=True, reason="_check_mpi_library reads /proc/PID/maps as strict UTF-8")
+def test_a_program_may_map_a_file_of_any_name(rank, tmp_path):
+    rank.start(*python(MAPS_A_FILE, str(tmp_path)))
+    rank.launcher.serve_until(lambda: rank.launcher.of("beat") or rank.launcher.lost)
+    rank.launcher.server.send_signal(signal.SIGTERM)
+    assert rank.finish()[0] == 143
 
 
 def test_a_program_that_closes_its_output_is_still_watched(rank):

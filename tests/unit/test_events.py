@@ -5,7 +5,7 @@ import os
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hpctrain
@@ -14,7 +14,9 @@ from hpctrain.events import EVENTS_FD_VARIABLE, emit, encode_event, report_step
 
 def json_values(**more):
     plain = st.none() | st.booleans() | st.integers() | st.floats(**more) | st.text()
-    return st.recursive(plain, lambda one: st.lists(one) | st.dictionaries(st.text(), one))
+    return st.recursive(
+        plain, lambda one: st.lists(one) | st.dictionaries(st.text(), one), max_leaves=8
+    )
 
 
 def strict(line):
@@ -26,6 +28,7 @@ def strict(line):
     return json.loads(line, parse_constant=refuse)
 
 
+@settings(max_examples=60)
 @given(json_values())
 def test_every_value_is_one_line_of_strict_json(value):
     line = encode_event("step", value=value)
@@ -34,6 +37,7 @@ def test_every_value_is_one_line_of_strict_json(value):
     assert (record["schema"], record["event"]) == (1, "step")
 
 
+@settings(max_examples=60)
 @given(json_values(allow_nan=False, allow_infinity=False))
 def test_values_come_back_as_they_were(value):
     assert strict(encode_event("step", value=value))["value"] == value
