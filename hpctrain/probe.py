@@ -29,6 +29,7 @@ from hpctrain.facts import (
 )
 from hpctrain.hosts import Host
 from hpctrain.launch.find_mpi import cache_folder
+from hpctrain.launch.ssh_config import host_alias
 
 PROBE_TIMEOUT_S = 20.0
 NVIDIA_SMI_TIMEOUT_S = 15.0
@@ -43,11 +44,10 @@ def probe_this_host(
         interfaces: False leaves out the network, which a launch on one machine never uses.
     """
     gpus = _probe_gpus(executor or LocalExecutor())
-    visible = parse_visible_devices(environ.get("CUDA_VISIBLE_DEVICES"), len(gpus))
     return HostFacts(
         hostname=socket.gethostname(),
         cores=count_cores(),
-        gpus=gpus[:visible],
+        gpus=parse_visible_devices(environ.get("CUDA_VISIBLE_DEVICES"), gpus),
         interfaces=_probe_interfaces() if interfaces else (),
         rdma_ports=_probe_rdma_ports(Path("/sys/class/infiniband")),
         user_id=os.getuid(),
@@ -71,10 +71,11 @@ def probe_hosts(
     command = Command((python, "-m", "hpctrain.probe"))
 
     def ask(host: Host) -> HostFacts | str:
-        ssh = SshExecutor(host.name, tuple(ssh_options))
+        alias = host_alias(host.name)
+        ssh = SshExecutor(alias, tuple(ssh_options))
         done = ssh.run(command, timeout_s=PROBE_TIMEOUT_S)
         if not done.ok:
-            by_hand = " ".join(["ssh", *ssh_options, host.name])
+            by_hand = " ".join(["ssh", *ssh_options, alias])
             return f"{host.name}: {done.last_words}. Try it by hand: {by_hand}"
         try:
             return host_facts_from_json(json.loads(done.stdout.splitlines()[-1]))

@@ -28,7 +28,7 @@ from typing import IO, Any
 from hpctrain.errors import RunDirectoryError
 from hpctrain.events import encode_event
 
-DEFAULT_RUNS_DIR = "runs"
+LOCK_FILE = ".lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 
@@ -55,14 +55,14 @@ class RunDirectory:
                 f"{path}: the name is taken; expected a new one. Choose another --name, go on "
                 f"with it by --resume, or remove it: hpctrain runs remove {path.name}"
             )
-        if resume and not exists:
+        if resume and not (path / LOCK_FILE).exists():
             raise RunDirectoryError(
                 f"{path}: no such run; expected one to resume. See: hpctrain runs list"
             )
         try:
             for folder in ("", "ranks", "logs"):
                 (path / folder).mkdir(parents=True, exist_ok=True)
-            lock = open(path / ".lock", "w", encoding="ascii")  # noqa: SIM115 (held while we live)
+            lock = open(path / LOCK_FILE, "w", encoding="ascii")  # noqa: SIM115 (held while we live)
         except OSError as problem:
             raise RunDirectoryError(f"{path}: cannot be written: {problem.strerror}.") from problem
         try:
@@ -122,9 +122,19 @@ class RunDirectory:
         file = self._files.get(name)
         if file is None:
             # Unbuffered: whoever watches the run sees each line at once, and a crash loses none.
-            file = open(self.path / name, "ab", buffering=0)  # noqa: SIM115 (closed in close)
+            file = open(self.path / name, "a+b", buffering=0)  # noqa: SIM115 (closed in close)
             self._files[name] = file
+            if name.endswith(".jsonl") and _ends_in_half_a_line(file):
+                file.write(b"\n")  # left by a crash: the next event must not be glued to it
         file.write(data)
+
+
+def _ends_in_half_a_line(file: IO[bytes]) -> bool:
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return False
+    file.seek(size - 1)
+    return file.read(1) != b"\n"
 
 
 def check_name(name: str) -> None:
@@ -220,10 +230,22 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
     """Return all runs in a folder, the oldest first."""
     if not runs_dir.is_dir():
         return []
-    paths = [path for path in runs_dir.iterdir() if (path / ".lock").exists()]
+    paths = [path for path in runs_dir.iterdir() if (path / LOCK_FILE).exists()]
     return sorted(
         (summarize_run(p) for p in paths), key=lambda run: (run.started_at_s or 0, run.name)
     )
+
+
+def find_run(runs_dir: Path, name: str) -> Path:
+    """Return a run's folder, which lies in `runs_dir` and nowhere else.
+
+    Raises:
+        RunDirectoryError: the name is none, or no run's.
+    """
+    check_name(name)
+    if not (runs_dir / name / LOCK_FILE).exists():
+        raise RunDirectoryError(f"{runs_dir / name}: no such run. See: hpctrain runs list")
+    return runs_dir / name
 
 
 def check_removable(path: Path) -> None:
@@ -233,7 +255,7 @@ def check_removable(path: Path) -> None:
         RunDirectoryError: it is running, or is no run's folder.
     """
     check_name(path.name)
-    if not (path / ".lock").exists():
+    if not (path / LOCK_FILE).exists():
         raise RunDirectoryError(f"{path}: no such run. See: hpctrain runs list")
     if _is_locked(path):
         raise RunDirectoryError(f"{path}: it is running; expected one that has ended.")
@@ -253,7 +275,7 @@ def remove_run(path: Path) -> None:
 
 def _is_locked(path: Path) -> bool:
     try:
-        with open(path / ".lock", encoding="ascii") as lock:
+        with open(path / LOCK_FILE, encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

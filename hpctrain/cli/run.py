@@ -110,6 +110,8 @@ def command(
         runs_dir=runs_dir,
         oversubscribe=oversubscribe,
     )
+    if as_json and not (dry_run or explain):
+        click.echo("warning: --json is ignored without --dry-run or --explain", err=True)
     prepared = prepare_request(asked, os.environ)
     facts = gather_facts(prepared, os.environ, probe=probe)
     if prepared.is_trainer:

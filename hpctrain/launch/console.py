@@ -32,7 +32,7 @@ class RunConsole:
         self.next_plain_s = 0.0
         self.first_step: tuple[int, float] | None = None
         self.latest: dict[str, Any] = {}
-        self.partial_lines: dict[int, bytes] = {}
+        self.partial_lines: dict[tuple[int, str], bytes] = {}
         self.launcher_tail: list[str] = []
 
     # -- while it runs -------------------------------------------------------------------------
@@ -49,8 +49,8 @@ class RunConsole:
         if rank == 0:
             self._write(data, to_stderr=stream == "stderr")
         elif stream == "stderr":
-            *lines, rest = (self.partial_lines.get(rank, b"") + data).split(b"\n")
-            self.partial_lines[rank] = rest
+            *lines, rest = (self.partial_lines.get((rank, host), b"") + data).split(b"\n")
+            self.partial_lines[rank, host] = rest
             for line in lines:
                 self._write(f"[rank {rank} {host}] ".encode() + line + b"\n", to_stderr=True)
 
@@ -120,9 +120,9 @@ class RunConsole:
 
     def finish(self, outcome: Outcome) -> None:
         """Say how it ended, and where to look."""
-        for rank, rest in self.partial_lines.items():
+        for (rank, host), rest in self.partial_lines.items():
             if rest:
-                self._write(f"[rank {rank}] ".encode() + rest + b"\n", to_stderr=True)
+                self._write(f"[rank {rank} {host}] ".encode() + rest + b"\n", to_stderr=True)
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
@@ -204,6 +204,8 @@ def _duration(seconds: float | None) -> str:
 
 
 def _count(value: float) -> str:
+    if abs(value) > 1e15:  # a foreign program may report anything
+        return "> 1e15"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

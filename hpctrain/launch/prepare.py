@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpctrain.config import Config, as_tables, load_config
-from hpctrain.errors import HostfileError, PlanError, did_you_mean, raise_all
+from hpctrain.errors import (
+    HostfileError,
+    PlanError,
+    RunDirectoryError,
+    did_you_mean,
+    raise_all,
+)
 from hpctrain.executor import LocalExecutor
 from hpctrain.facts import Facts, HostFacts
 from hpctrain.hosts import Host, HostList, parse_host_list, parse_hostfile
@@ -70,16 +76,23 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
         ConfigError, HostfileError, PlanError, RunDirectoryError: as their pages say.
     """
     config = load_config(
-        find_recipe(asked.config_name) if asked.config_name else None, asked.overrides
+        None if asked.config_name is None else find_recipe(asked.config_name), asked.overrides
     )
-    host_list, ssh_configs = _read_hosts(asked, config, environ)
     is_trainer = not asked.program
     errors = [] if is_trainer else _check_program(asked.program, environ)
-    if asked.resume and not asked.name:
+    if asked.resume and asked.name is None:
         errors.append("--resume: which run, got no --name; expected one. See: hpctrain runs list")
+    if asked.hosts_file is not None and asked.host_list is not None:
+        errors.append("--hosts and -H are both given; expected one of them.")
+    name = asked.name
+    if name is None:
+        name = _default_name(asked.program, asked.config_name, asked.runs_dir)
+    try:
+        check_name(name)
+    except RunDirectoryError as wrong:
+        errors += wrong.messages
     raise_all(PlanError, errors)
-    name = asked.name or _default_name(asked.program, asked.config_name, asked.runs_dir)
-    check_name(name)
+    host_list, ssh_configs = _read_hosts(asked, config, environ)
     run_path = asked.runs_dir / name
     rank_env = {"HPCTRAIN_RUN": name}
     if is_trainer:
@@ -159,21 +172,19 @@ def check_trainer(config: Config, facts: Facts) -> None:
 
 
 def _probe_remote(remote: list[Host], request: LaunchRequest) -> Mapping[str, HostFacts]:
-    path = facts_cache() / f"ssh_config.{os.getpid()}"
+    # Kept, also after a failure: the error's hint names it.
+    path = facts_cache() / "ssh_config"
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.write_text(render_ssh_config(remote, request.ssh_configs))
-        return probe_hosts(remote, ("-F", str(path)), request.python)
-    finally:
-        path.unlink(missing_ok=True)
+    draft = path.with_name(f"ssh_config.{os.getpid()}")
+    draft.write_text(render_ssh_config(remote, request.ssh_configs))
+    draft.replace(path)
+    return probe_hosts(remote, ("-F", str(path)), request.python)
 
 
 def _read_hosts(
     asked: Asked, config: Config, environ: Mapping[str, str]
 ) -> tuple[HostList | None, tuple[str, ...]]:
-    if asked.hosts_file and asked.host_list:
-        raise PlanError("--hosts and -H are both given; expected one of them.")
-    if asked.host_list:
+    if asked.host_list is not None:
         return parse_host_list(asked.host_list), ()
     path = asked.hosts_file or (Path(config.launch.hosts) if config.launch.hosts else None)
     if path is None:
@@ -198,31 +209,51 @@ def _check_program(program: tuple[str, ...], environ: Mapping[str, str]) -> list
     """Return what is wrong with a command that can be seen before it is started."""
     import shutil
 
-    search_path = os.pathsep.join(
-        [environ.get("PATH", os.defpath), os.path.dirname(sys.executable)]
-    )
+    own = os.path.dirname(sys.executable)
+    search_path = os.pathsep.join([environ.get("PATH", os.defpath), own])
     first = program[0]
     if shutil.which(first, path=search_path) is None:
-        if Path(first).is_file():
-            hint = f"Make it executable (chmod +x {first}), or run it by: python {first}"
-        else:
-            beside = [p.name for p in Path(first).parent.glob("*")] if os.sep in first else []
-            hint = f"Is it installed and on PATH?{did_you_mean(Path(first).name, beside)}"
-        return [f"COMMAND: cannot be run, got '{first}'; expected a program. {hint}"]
-    script = program[1] if len(program) > 1 else ""
-    if (
-        Path(first).name.startswith("python")
-        and script.endswith(".py")
-        and not Path(script).is_file()
-    ):
-        folder = Path(script).parent
-        near = did_you_mean(
-            Path(script).name, [p.name for p in folder.glob("*.py")] if folder.is_dir() else []
-        )
         return [
-            f"COMMAND: no such script, got '{script}'; expected a file below {Path.cwd()}.{near}"
+            f"COMMAND: cannot be run, got '{first}'; expected a program. {_program_hint(first)}"
         ]
+    script = _python_script(program)
+    if script is not None and not Path(script).is_file():
+        folder = Path(script).parent
+        beside = [path.name for path in folder.glob("*.py")] if folder.is_dir() else []
+        near = did_you_mean(Path(script).name, beside)
+        expected = f"expected a file below {Path.cwd()}"
+        return [f"COMMAND: no such script, got '{script}'; {expected}.{near}"]
     return []
+
+
+def _program_hint(first: str) -> str:
+    if Path(first).is_file():
+        if os.access(first, os.X_OK):
+            return f"It is in this folder, which is not on PATH: ./{first}"
+        return f"Make it executable (chmod +x {first}), or run it by: python {first}"
+    beside = [path.name for path in Path(first).parent.glob("*")] if os.sep in first else []
+    return f"Is it installed and on PATH?{did_you_mean(Path(first).name, beside)}"
+
+
+def _python_script(program: tuple[str, ...]) -> str | None:
+    """Return the script that a python command names, None for another command.
+
+    >>> _python_script(("python", "-u", "-X", "dev", "train.py", "x.py"))
+    'train.py'
+    >>> _python_script(("python", "-m", "train.py")) is None
+    True
+    """
+    if not Path(program[0]).name.startswith("python"):
+        return None
+    words = iter(program[1:])
+    for word in words:
+        if word in ("-m", "-c", "-"):
+            return None
+        if word in ("-X", "-W"):
+            next(words, None)
+        elif not word.startswith("-"):
+            return word if word.endswith(".py") else None
+    return None
 
 
 def _default_name(program: tuple[str, ...], config_name: str | None, runs_dir: Path) -> str:

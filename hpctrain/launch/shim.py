@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from hpctrain.cores import count_cores
+from hpctrain.errors import HpctrainError
 from hpctrain.events import EVENTS_FD_VARIABLE
 from hpctrain.executor import Command, LocalExecutor, adopt_orphans
 from hpctrain.launch.channel import (
@@ -177,7 +178,10 @@ class RankShim:
         if self.foreign_mpi:
             return
         for pid in _descendants(os.getpid()):
-            with suppress(OSError), open(f"/proc/{pid}/maps", encoding="utf-8") as file:
+            with (
+                suppress(OSError),
+                open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file,
+            ):
                 problem = find_foreign_mpi(file.read(), self.environ)
                 if problem:
                     self.foreign_mpi = f"{problem}: every rank would run alone"
@@ -233,7 +237,10 @@ class RankShim:
         except BlockingIOError:
             return False
         if not data:
-            self.selector.unregister(descriptor)
+            if descriptor in self.paused_pipes:
+                self.paused_pipes.remove(descriptor)
+            else:
+                self.selector.unregister(descriptor)
             os.close(descriptor)
             del self.open_pipes[descriptor]
         elif source == "events":
@@ -267,8 +274,9 @@ class RankShim:
     def _send(self, kind: str, **fields: object) -> None:
         if self.connection is None:
             fields["rank"] = self.rank.rank
-            sys.stdout.buffer.write(STDIO_MARK + encode_frame(kind, **fields))
-            sys.stdout.buffer.flush()
+            with suppress(OSError):  # mpirun is gone too: there is nobody left to tell
+                sys.stdout.buffer.write(STDIO_MARK + encode_frame(kind, **fields))
+                sys.stdout.buffer.flush()
             return
         self.unsent += encode_frame(kind, **fields)
         self._write_out()
@@ -349,4 +357,8 @@ def _interfaces() -> dict[str, tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except HpctrainError as refused:
+        print(f"error: {refused}", file=sys.stderr)
+        sys.exit(refused.exit_code)

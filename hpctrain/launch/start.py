@@ -9,7 +9,7 @@ from typing import Any
 
 from hpctrain import __version__
 from hpctrain.config import dump_toml
-from hpctrain.errors import PlanError
+from hpctrain.errors import LaunchError
 from hpctrain.launch.console import RunConsole
 from hpctrain.launch.plan import LaunchPlan
 from hpctrain.launch.prepare import Prepared
@@ -25,6 +25,7 @@ def start_run(plan: LaunchPlan, prepared: Prepared) -> int:
     Raises:
         RunDirectoryError: the run's name is taken or in use.
         PlanError: mpirun cannot be started.
+        LaunchError: the launcher itself cannot go on, e.g. on a full disk.
     """
     _allow_open_files(plan.np)
     run = RunDirectory.create(prepared.run_path, resume=prepared.resume)
@@ -36,11 +37,13 @@ def start_run(plan: LaunchPlan, prepared: Prepared) -> int:
             console.warn(warning)
         console.header(attempt)
         run.event("attempt", attempt=attempt, np=plan.np, hosts=[p.host for p in plan.placement])
+        supervisor = Supervisor(plan, run, console)
         try:
-            outcome = Supervisor(plan, run, console).run()
+            outcome = supervisor.run()
         except OSError as problem:
-            raise PlanError(
-                f"{plan.command.argv[0]}: cannot be started: {problem.strerror}."
+            run_sweep(supervisor.attempt_id, plan.remote_hosts, plan.ssh_options)
+            raise LaunchError(
+                f"{run.path}: the launcher cannot go on: {problem}. All ranks were ended."
             ) from problem
         left = _sweep(plan, outcome)
         run.event(

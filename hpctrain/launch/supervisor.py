@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hpctrain.errors import EXIT_FAILED, EXIT_OK
+from hpctrain.errors import EXIT_FAILED, EXIT_OK, PlanError
 from hpctrain.executor import Command, LocalExecutor
 from hpctrain.launch.channel import (
     CHANNEL_VARIABLE,
@@ -94,6 +94,7 @@ class Supervisor:
         self.started_at_s = time.monotonic()
         self.failure: RankFailure | None = None
         self.stop_signal: int | None = None
+        self.mpirun: subprocess.Popen[bytes] | None = None
         self.stopping = False
         self.mpirun_was_signalled = False
         self.escalation: list[tuple[float, Callable[[], None]]] = []
@@ -118,21 +119,27 @@ class Supervisor:
             self._drain()
         finally:
             self._unwatch_signals(old_handlers)
-            self.server.close()
+            self.server.close()  # a shim whose program still runs now ends it
+            self._end_mpirun()
         return self._outcome(mpirun.returncode)
 
     # -- starting ------------------------------------------------------------------------------
 
     def _start(self) -> subprocess.Popen[bytes]:
         planned = self.plan.command
-        mpirun = LocalExecutor().start(
-            Command(planned.argv, {**planned.env, **self.live_env}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # Ours alone to signal: a terminal's Ctrl-C would otherwise reach it as well.
-            new_session=True,
-            parent_death_signal=signal.SIGTERM,
-        )
+        try:
+            mpirun = LocalExecutor().start(
+                Command(planned.argv, {**planned.env, **self.live_env}),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                # Ours alone to signal: a terminal's Ctrl-C would otherwise reach it as well.
+                new_session=True,
+                parent_death_signal=signal.SIGTERM,
+            )
+        except OSError as problem:
+            raise PlanError(
+                f"{planned.argv[0]}: cannot be started: {problem.strerror}; expected mpirun."
+            ) from problem
         self.mpirun = mpirun
         for pipe, buffer in (
             (mpirun.stdout, self.stdout_lines),
@@ -201,6 +208,7 @@ class Supervisor:
                 self._on_launcher_line(line)
 
     def _pipes_are_open(self) -> bool:
+        assert self.mpirun is not None
         open_files = self.selector.get_map()
         return any(pipe in open_files for pipe in (self.mpirun.stdout, self.mpirun.stderr))
 
@@ -245,9 +253,20 @@ class Supervisor:
             action()
 
     def _signal_mpirun(self, number: int) -> None:
-        if self.mpirun.poll() is None:
+        if self.mpirun is not None and self.mpirun.poll() is None:
             self.mpirun_was_signalled = True
             self.mpirun.send_signal(number)
+
+    def _end_mpirun(self) -> None:
+        """End mpirun where an error has ended the loop before it."""
+        if self.mpirun is None or self.mpirun.poll() is not None:
+            return
+        self.mpirun.terminate()
+        try:
+            self.mpirun.wait(self.plan.grace_s)
+        except subprocess.TimeoutExpired:
+            self.mpirun.kill()
+            self.mpirun.wait()
 
     def _outcome(self, mpirun_code: int) -> Outcome:
         failure = self.failure
@@ -327,11 +346,8 @@ class Supervisor:
         rank.exit_code = code
         self._record(rank_number, "rank_exit", exit_code=code, signal=number)
         if code != 0:
-            reason = frame.get("error") or (
-                f"signal {number} ({signal.Signals(number).name})"
-                if number
-                else f"exit code {code}"
-            )
+            ended_by = f"signal {number}{_signal_name(number)}" if number else f"exit code {code}"
+            reason = frame.get("error") or ended_by
             self._fail(RankFailure(rank_number, rank.host, code, number, reason))
 
     def _on_lost(self, rank_number: int) -> None:
@@ -358,6 +374,13 @@ class Supervisor:
     def _record(self, rank_number: int, event: str, **fields: Any) -> None:
         record = {"schema": 1, "event": event, "time_s": round(time.time(), 6), **fields}
         self.run_directory.record(rank_number, record)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal
+        return ""
 
 
 class _PipeReader:

@@ -150,7 +150,6 @@ def test_a_line_that_is_no_frame(line):
         decode_frame(line)
 
 
-@pytest.mark.xfail(strict=True, reason="decode_frame lets RecursionError through")
 def test_a_deeply_nested_line_is_no_frame():
     with pytest.raises(ChannelError):
         decode_frame(b"[" * 100_000)
@@ -175,7 +174,6 @@ def test_a_line_that_never_ends_is_refused():
         buffer.feed(b"x")
 
 
-@pytest.mark.xfail(strict=True, reason="LineBuffer.feed looks only at the unfinished line")
 def test_a_line_over_the_limit_is_refused_though_it_ends():
     with pytest.raises(ChannelError, match="more than 10 bytes"):
         LineBuffer(limit_bytes=10).feed(b"0123456789x\n")
@@ -269,11 +267,9 @@ def test_a_rank_is_connected_once_and_the_first_stays(launcher):
         b'{"kind": "exit", "rank": 0, "code": 0}\n',
         pytest.param(
             b'{"kind": "hello", "rank": 0, "proof": "\xc3\xa9"}\n',
-            marks=pytest.mark.xfail(strict=True, reason="compare_digest: TypeError on non-ASCII"),
         ),
         pytest.param(
             b"[" * 100_000 + b"\n",
-            marks=pytest.mark.xfail(strict=True, reason="decode_frame: RecursionError"),
         ),
     ],
 )  # fmt: skip
@@ -552,7 +548,6 @@ sys.exit(6)
 """
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError: a paused pipe is unregistered a second time")
 def test_a_program_may_end_while_the_launcher_is_slow(rank, tmp_path):
     note = tmp_path / "written"
     os.mkfifo(note)
@@ -740,7 +735,6 @@ while True:
 """
 
 
-@pytest.mark.xfail(strict=True, reason="BrokenPipeError in _send ends the shim before its sweep")
 def test_without_launcher_and_mpirun_helpers_end(rank):
     rank.start(*python(PRINTS_WHEN_ENDED))
     rank.wait_for_output(b"\n")
@@ -772,7 +766,6 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.xfail(strict=True, reason="_check_mpi_library reads /proc/PID/maps as strict UTF-8")
 def test_a_program_may_map_a_file_of_any_name(rank, tmp_path):
     rank.start(*python(MAPS_A_FILE, str(tmp_path)))
     rank.launcher.serve_until(lambda: rank.launcher.of("beat") or rank.launcher.lost)
@@ -848,7 +841,6 @@ def test_a_world_of_another_size_is_an_error_and_starts_nothing(tmp_path):
     assert not note.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="shim.main lets LaunchError end as a traceback")
 def test_a_world_of_another_size_is_said_without_a_traceback():
     shim = start_shim(None, "true", HPCTRAIN_SIZE="4")
     _, err = shim.communicate(timeout=PATIENCE_S)

@@ -65,7 +65,6 @@ def test_a_last_line_without_an_end_is_not_lost(console, capsysbinary):
     assert [line.rpartition(b"] ")[2] for line in lines[:2]] == [b"whole", b"half"]
 
 
-@pytest.mark.xfail(strict=True, reason="finish tags the last line without the host")
 def test_a_last_line_without_an_end_is_tagged_like_the_others(console, capsysbinary):
     console.rank_output(1, "n1", "stderr", b"half")
     console.finish(DONE)
@@ -163,7 +162,6 @@ def test_progress_of_rank_0_alone_and_the_figures_at_the_end(console, capsys):
         step({"a": 1}, val_loss={}), step(10**30, steps=-1),
         pytest.param(
             step(1, tokens_per_s=10**400),
-            marks=pytest.mark.xfail(strict=True, reason="_count: OverflowError on a huge int"),
         ),
     ],
 )  # fmt: skip

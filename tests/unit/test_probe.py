@@ -73,7 +73,7 @@ def test_gpus_of_nvidia_smi(text, gpus):
     ],
 )  # fmt: skip
 def test_cuda_visible_devices(value, count):
-    assert parse_visible_devices(value, 4) == count
+    assert len(parse_visible_devices(value, ("A",) * 4)) == count
 
 
 @pytest.mark.parametrize(
@@ -144,14 +144,12 @@ def test_gpus_are_those_that_may_be_used(monkeypatch, visible, gpus):
     assert (facts.gpus, facts.interfaces) == (gpus, ())
 
 
-@pytest.mark.xfail(strict=True, reason="gpus[:visible] takes the first names, not the named ones")
 def test_the_names_are_those_of_the_visible_gpus(monkeypatch):
     monkeypatch.setattr(probe, "_probe_gpus", lambda executor: ("A", "A", "B"))
     environ = {"CUDA_VISIBLE_DEVICES": "2,0"}
     assert probe_this_host(environ, RecordingExecutor(), interfaces=False).gpus == ("B", "A")
 
 
-@pytest.mark.xfail(strict=True, reason="gpus[:visible] is at most one per GPU, whatever MIG says")
 def test_mig_devices_are_slots(monkeypatch):
     monkeypatch.setattr(probe, "_probe_gpus", lambda executor: parse_gpu_list(MIG_LIST)[:1])
     environ = {"CUDA_VISIBLE_DEVICES": "MIG-aaaa,MIG-bbbb"}
@@ -210,7 +208,6 @@ def test_every_host_is_asked_once_and_its_answer_kept(cluster, cache):
     assert not list(cache.glob("*.json.*"))
 
 
-@pytest.mark.xfail(strict=True, reason="probe_hosts asks host.name; ssh_config speaks of the alias")
 def test_an_ipv6_host_is_asked_by_the_name_that_the_ssh_config_explains(cluster):
     cluster.answers = {"fd00::7": answer(NODE), host_alias("fd00::7"): answer(NODE)}
     probe_hosts(parse_hostfile("[fd00::7] user=ada port=2222").hosts, ("-F", "x"))
@@ -254,11 +251,9 @@ GOOD = host_facts_as_json(NODE)
         json.dumps({key: value for key, value in GOOD.items() if key != "cores"}).encode(),
         pytest.param(
             json.dumps({**GOOD, "cores": None}).encode(),
-            marks=pytest.mark.xfail(strict=True, reason="types of plain fields are not checked"),
         ),
         pytest.param(
             json.dumps({**GOOD, "interfaces": [{"name": "e", "addresses": ["?"]}]}).encode(),
-            marks=pytest.mark.xfail(strict=True, reason="addresses are not checked"),
         ),
     ],
 )  # fmt: skip

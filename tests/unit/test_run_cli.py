@@ -103,7 +103,6 @@ def test_a_missing_script_with_a_near_name(place, refused, python):
     assert "Did you mean 'train.py'?" in err
 
 
-@pytest.mark.xfail(strict=True, reason="_check_program looks only at the first word after python")
 def test_a_missing_script_behind_an_option_of_python(refused):
     assert "no such script, got 'tran.py'" in refused("run", "--", sys.executable, "-u", "tran.py")
 
@@ -116,7 +115,6 @@ def test_a_missing_program(place, refused):
     assert "chmod +x ./train.sh" in refused("run", "--", "./train.sh")
 
 
-@pytest.mark.xfail(strict=True, reason="says chmod +x of a file that is executable: it lacks ./")
 def test_a_program_in_this_folder_needs_its_path(place, refused):
     (place / "train.sh").touch(mode=0o755)
     err = refused("run", "--", "train.sh")
@@ -188,7 +186,6 @@ def test_bad_names(refused, name):
     assert "cannot be a run's name" in refused("run", f"--name={name}", "--", "true")
 
 
-@pytest.mark.xfail(strict=True, reason="prepare takes an empty option for one that is not given")
 @pytest.mark.parametrize("words", [["--name", ""], ["-H", ""], ["--config", ""]])
 def test_an_empty_variable_of_the_shell_is_not_taken_for_nothing(refused, words):
     assert words[0] in refused("run", "--np", "1", *words, "--", "true")
@@ -228,7 +225,6 @@ def test_a_place_for_runs_that_cannot_be_written(place, refused):
     assert "cannot be written: Not a directory" in err
 
 
-@pytest.mark.xfail(strict=True, reason="--json without --dry-run or --explain is ignored silently")
 def test_an_option_that_is_ignored_is_named(hpctrain):
     assert "--json" in hpctrain("run", "--np", "1", "--json", "--", "true").err
 
@@ -380,7 +376,6 @@ def test_hosts_that_do_not_answer_are_all_named(place, hpctrain):
     assert list(place.iterdir()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="the ssh_config that the hint names is removed at once")
 def test_the_hint_to_try_by_hand_can_be_followed(hpctrain):
     err = hpctrain("run", "--probe", "--dry-run", *REMOTE, "--", "true").err
     assert os.path.exists(re.search(r"by hand: ssh -F (\S+)", err)[1])
@@ -450,7 +445,6 @@ def test_the_exit_code_is_the_failing_ranks(place):
     assert "\x1b" not in done.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="supervisor._on_exit: ValueError of signal.Signals(35)")
 def test_a_rank_may_die_of_any_signal(place):
     program = (sys.executable, "-c", "import os; os.kill(os.getpid(), 35)")
     done = run_process(place, "--np", "1", "--", *program)
