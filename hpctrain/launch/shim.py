@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from hpctrain.cores import count_cores
 from hpctrain.errors import HpctrainError
@@ -38,6 +39,9 @@ from hpctrain.launch.channel import (
 )
 from hpctrain.launch.mpi_library import find_foreign_mpi
 from hpctrain.launch.rank_env import RankIdentity, find_rank, plan_rank_env
+
+if TYPE_CHECKING:
+    import subprocess
 
 HEARTBEAT_INTERVAL_S = 5.0
 FIRST_HEARTBEAT_S = 1.0
@@ -81,7 +85,7 @@ class RankShim:
         self.last_step: int | None = None
         self.kill_at_s: float | None = None
         self.foreign_mpi: str | None = None
-        self.child = None
+        self.child: subprocess.Popen[bytes] | None = None
         self.connection = self._connect(address)
 
     def run(self) -> int:
