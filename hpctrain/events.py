@@ -31,13 +31,16 @@ def encode_event(event: str, **fields: Any) -> bytes:
 
 def emit(event: str, **fields: Any) -> None:
     """Send one event to the launcher; do nothing when no launcher listens."""
-    file_descriptor = os.environ.get(EVENTS_FD_VARIABLE)
-    if file_descriptor is None:
+    where = os.environ.get(EVENTS_FD_VARIABLE)
+    if where is None:
         return
     line = encode_event(event, **fields)
     try:
+        descriptor, _, inode = where.partition(":")
+        if inode and os.fstat(int(descriptor)).st_ino != int(inode):
+            raise OSError("the descriptor is another file's by now")
         while line:
-            line = line[os.write(int(file_descriptor), line) :]
+            line = line[os.write(int(descriptor), line) :]
     except (OSError, ValueError):
         # The shim is gone, or a wrapper closed the descriptor: training goes on unobserved.
         os.environ.pop(EVENTS_FD_VARIABLE, None)

@@ -51,6 +51,10 @@ class HostFacts:
     cloud: str | None = None
     probed_at_s: float = 0.0
 
+    def age_s(self, now_s: float) -> float:
+        """Return how long ago the machine was asked; 0 where nobody says."""
+        return max(0.0, now_s - self.probed_at_s) if self.probed_at_s and now_s else 0.0
+
     @property
     def default_slots(self) -> int:
         """Slots where nobody says how many: the GPUs, else the cores."""
@@ -100,6 +104,7 @@ class Facts:
         hosts: facts of other hosts, as far as they are known.
         addresses: host name → addresses, as far as this machine's resolver knows them.
         has_ssh: whether an ssh client is on PATH.
+        now_s: when the facts were gathered (Unix time), to tell the age of others.
     """
 
     launcher: HostFacts
@@ -110,11 +115,12 @@ class Facts:
     hosts: Mapping[str, HostFacts] = field(default_factory=dict)
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     has_ssh: bool = True
+    now_s: float = 0.0
 
     def is_launcher(self, host: str) -> bool:
         """Return whether a host name means the launching machine."""
         own = self.launcher.hostname
-        if host in ("localhost", own, own.partition(".")[0]):
+        if host in ("localhost", "localhost.localdomain", own, own.partition(".")[0]):
             return True
         known = self.addresses.get(host) or ((host,) if is_address(host) else ())
         return any(self.launcher.owns(address) for address in known)

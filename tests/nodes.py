@@ -127,6 +127,10 @@ class Nodes:
         os.kill(self.nodes[name].init, 9)
         self.nodes[name].keeper.wait()
 
+    def pull_cable(self, name: str) -> None:
+        """Take a node's link down, at the switch."""
+        _do("ip", "-n", f"{self.prefix}sw", "link", "set", f"to-{name}", "down")
+
     def close(self) -> None:
         """Leave nothing behind."""
         for node in self.nodes.values():

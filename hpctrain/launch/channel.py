@@ -126,11 +126,13 @@ def connect(address: str, secret: str, rank: int, hello: dict[str, Any]) -> sock
 
 
 def keep_alive(connection: socket.socket) -> None:
-    """Have the kernel notice a peer that has vanished, within about 15 s."""
+    """Have the kernel notice within about 15 s that a silent peer's host has vanished.
+
+    No TCP_USER_TIMEOUT: it would also end a connection to a launcher that only waits, for
+    whoever reads its output (a pager, a stopped terminal).
+    """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for option, seconds in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 5)):
         if hasattr(socket, option):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000)

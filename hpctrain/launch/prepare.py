@@ -17,6 +17,7 @@ from hpctrain.config import Config, as_tables, load_config
 from hpctrain.errors import (
     HostfileError,
     PlanError,
+    ProbeError,
     RunDirectoryError,
     did_you_mean,
     raise_all,
@@ -24,6 +25,7 @@ from hpctrain.errors import (
 from hpctrain.executor import LocalExecutor
 from hpctrain.facts import Facts, HostFacts
 from hpctrain.hosts import Host, HostList, parse_host_list, parse_hostfile
+from hpctrain.launch.environment import plan_path
 from hpctrain.launch.find_mpi import find_mpi
 from hpctrain.launch.request import LaunchRequest
 from hpctrain.launch.ssh_config import render_ssh_config
@@ -79,7 +81,8 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
         None if asked.config_name is None else find_recipe(asked.config_name), asked.overrides
     )
     is_trainer = not asked.program
-    errors = [] if is_trainer else _check_program(asked.program, environ)
+    errors: list[str] = []
+    program_problems = [] if is_trainer else _check_program(asked.program, environ)
     if asked.resume and asked.name is None:
         errors.append("--resume: which run, got no --name; expected one. See: hpctrain runs list")
     if asked.hosts_file is not None and asked.host_list is not None:
@@ -91,8 +94,11 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
         check_name(name)
     except RunDirectoryError as wrong:
         errors += wrong.messages
+    host_list, ssh_configs = _read_hosts(asked, config, environ) if not errors else (None, ())
+    elsewhere = host_list is not None and not any(host.is_loopback for host in host_list.hosts)
+    if not elsewhere:  # what is missing here may be there on the hosts that run it
+        errors += program_problems
     raise_all(PlanError, errors)
-    host_list, ssh_configs = _read_hosts(asked, config, environ)
     run_path = asked.runs_dir / name
     rank_env = {"HPCTRAIN_RUN": name}
     if is_trainer:
@@ -109,8 +115,11 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
         rank_env=rank_env,
         environ=dict(environ),
     )
-    warnings = host_list.warnings if host_list else ()
-    return Prepared(request, config, run_path, asked.resume, is_trainer, warnings)
+    warnings = list(host_list.warnings) if host_list else []
+    if elsewhere:
+        warnings += [f"{problem} (looked for on this machine)" for problem in program_problems]
+    warnings += _warn_of_stdin()
+    return Prepared(request, config, run_path, asked.resume, is_trainer, tuple(warnings))
 
 
 def gather_facts(prepared: Prepared, environ: Mapping[str, str], *, probe: bool = False) -> Facts:
@@ -133,6 +142,7 @@ def gather_facts(prepared: Prepared, environ: Mapping[str, str], *, probe: bool 
         mpi_source=mpi.source,
         addresses=resolve_addresses(hosts),
         has_ssh=_is_on_path("ssh", environ),
+        now_s=time.time(),
     )
     remote = [host for host in hosts if not facts.is_launcher(host.name)]
     known = _probe_remote(remote, request) if probe else read_cached_facts(remote)
@@ -174,10 +184,16 @@ def check_trainer(config: Config, facts: Facts) -> None:
 def _probe_remote(remote: list[Host], request: LaunchRequest) -> Mapping[str, HostFacts]:
     # Kept, also after a failure: the error's hint names it.
     path = facts_cache() / "ssh_config"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"ssh_config.{os.getpid()}")
-    draft.write_text(render_ssh_config(remote, request.ssh_configs))
-    draft.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"ssh_config.{os.getpid()}")
+        draft.write_text(render_ssh_config(remote, request.ssh_configs))
+        draft.replace(path)
+    except OSError as problem:
+        raise ProbeError(
+            f"{path}: cannot be written: {problem.strerror}; expected a cache folder of your "
+            "own. Name one: XDG_CACHE_HOME=/some/folder"
+        ) from problem
     return probe_hosts(remote, ("-F", str(path)), request.python)
 
 
@@ -209,8 +225,8 @@ def _check_program(program: tuple[str, ...], environ: Mapping[str, str]) -> list
     """Return what is wrong with a command that can be seen before it is started."""
     import shutil
 
-    own = os.path.dirname(sys.executable)
-    search_path = os.pathsep.join([environ.get("PATH", os.defpath), own])
+    planned = plan_path(environ, sys.executable)
+    search_path = planned.value if planned else environ.get("PATH", os.defpath)
     first = program[0]
     if shutil.which(first, path=search_path) is None:
         return [
@@ -224,6 +240,32 @@ def _check_program(program: tuple[str, ...], environ: Mapping[str, str]) -> list
         expected = f"expected a file below {Path.cwd()}"
         return [f"COMMAND: no such script, got '{script}'; {expected}.{near}"]
     return []
+
+
+def _warn_of_stdin() -> list[str]:
+    """Say that what is piped to hpctrain reaches no rank."""
+    import select
+    import stat
+
+    try:
+        kind = os.fstat(0).st_mode
+        piped = stat.S_ISFIFO(kind) or (stat.S_ISREG(kind) and os.fstat(0).st_size > 0)
+        waiting = piped and bool(select.select([0], [], [], 0)[0]) and not _is_at_end(0, kind)
+    except (OSError, ValueError):
+        return []
+    return ["standard input reaches no rank: ranks get /dev/null."] if waiting else []
+
+
+def _is_at_end(descriptor: int, kind: int) -> bool:
+    """Return whether a pipe that can be read holds nothing but its end."""
+    import fcntl
+    import stat
+    import termios
+
+    if not stat.S_ISFIFO(kind):
+        return False
+    held = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0")
+    return int.from_bytes(held, sys.byteorder) == 0
 
 
 def _program_hint(first: str) -> str:
@@ -262,7 +304,8 @@ def _default_name(program: tuple[str, ...], config_name: str | None, runs_dir: P
     ]
     stem = words[-1] if words[0].startswith("python") else words[0]
     stem = "".join(c for c in stem if c.isascii() and (c.isalnum() or c in "._-")).strip("._-")
-    base = f"{stem or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # With a part of our PID: launches in the same second are told apart.
+    base = f"{stem or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid() % 1000:03d}"
     taken = {path.name for path in runs_dir.glob(f"{base}*")}
     names = (base if count == 1 else f"{base}-{count}" for count in range(1, len(taken) + 2))
     return next(name for name in names if name not in taken)

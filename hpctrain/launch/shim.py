@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import subprocess
 
 HEARTBEAT_INTERVAL_S = 5.0
-FIRST_HEARTBEAT_S = 1.0
+FIRST_LOOK_S = 0.1
 # Enough for a burst of output; beyond it the program waits, as it would on a full pipe.
 MAX_UNSENT_BYTES = 4 << 20
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -128,7 +128,9 @@ class RankShim:
     def _start(self) -> int | None:
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "events")}
         os.set_inheritable(pipes["events"][1], True)
-        self.environ[EVENTS_FD_VARIABLE] = str(pipes["events"][1])
+        # With the pipe's identity: a process that closed it may have reused the number.
+        inode = os.fstat(pipes["events"][1]).st_ino
+        self.environ[EVENTS_FD_VARIABLE] = f"{pipes['events'][1]}:{inode}"
         try:
             self.child = LocalExecutor().start(
                 Command(self.program),
@@ -152,24 +154,29 @@ class RankShim:
 
     def _watch(self) -> int:
         assert self.child is not None
-        heartbeat_at_s = time.monotonic() + FIRST_HEARTBEAT_S
+        heartbeat_at_s = time.monotonic() + HEARTBEAT_INTERVAL_S
+        look_every_s = FIRST_LOOK_S
+        look_at_s = time.monotonic() + look_every_s
         while True:
             now_s = time.monotonic()
             if now_s >= heartbeat_at_s:
                 self._send("beat", step=self.last_step)
-                self._check_mpi_library()
                 heartbeat_at_s = now_s + HEARTBEAT_INTERVAL_S
+            if now_s >= look_at_s:
+                self._check_mpi_library()
+                look_every_s = min(2 * look_every_s, HEARTBEAT_INTERVAL_S)
+                look_at_s = now_s + look_every_s
             if self.kill_at_s is not None and now_s >= self.kill_at_s:
                 _signal_group(self.child.pid, signal.SIGKILL)
                 self.kill_at_s = float("inf")
-            deadline_s = min(heartbeat_at_s, self.kill_at_s or heartbeat_at_s)
+            deadline_s = min(heartbeat_at_s, look_at_s, self.kill_at_s or heartbeat_at_s)
             for key, _ in self.selector.select(max(0.0, deadline_s - now_s)):
                 self._handle(key.fd, key.data)
             self._write_out()
             code = self.child.poll()
             if code is not None:
-                self._read_what_is_left()
                 self._end_descendants()
+                self._read_what_is_left()
                 number = -code if code < 0 else None
                 code = code if code >= 0 else 128 - code
                 if self.foreign_mpi:
@@ -179,7 +186,7 @@ class RankShim:
 
     def _check_mpi_library(self) -> None:
         """End a program that belongs to another MPI: every rank of it runs alone."""
-        if self.foreign_mpi:
+        if self.foreign_mpi or self.rank.size == 1 or self.environ.get("HPCTRAIN_ANY_MPI"):
             return
         for pid in _descendants(os.getpid()):
             with (
@@ -248,18 +255,30 @@ class RankShim:
             os.close(descriptor)
             del self.open_pipes[descriptor]
         elif source == "events":
-            for line in self.event_lines.feed(data):
-                self._pass_on_event(line)
+            self._read_events(data)
         else:
             self._send("output", stream=source, data=data.decode("latin-1"))
         return bool(data)
 
+    def _read_events(self, data: bytes) -> None:
+        try:
+            lines = self.event_lines.feed(data)
+        except ChannelError as problem:
+            self.event_lines = LineBuffer()
+            warning = f"hpctrain: an event was dropped: {problem}\n"
+            self._send("output", stream="stderr", data=warning)
+            return
+        for line in lines:
+            self._pass_on_event(line)
+
     def _pass_on_event(self, line: bytes) -> None:
         try:
             event = json.loads(line)
-            self.last_step = event.get("step", self.last_step)
-        except (ValueError, AttributeError):
+            step = event.get("step")
+        except (ValueError, RecursionError, AttributeError):
             return  # some other program wrote to the descriptor
+        if isinstance(step, int):
+            self.last_step = step
         self._send("event", record=event)
 
     def _read_what_is_left(self) -> None:
@@ -309,16 +328,18 @@ class RankShim:
             self.paused_pipes = []
 
     def _flush(self) -> None:
-        """Send all that waits, for as long as the launcher takes it, then close in order."""
-        if self.connection is None:
-            return
-        self.connection.settimeout(self.grace_s)
-        try:
-            self.connection.sendall(self.unsent)
-            self.connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the launcher went first; there is nobody left to tell
-        self.connection.close()
+        """Send all that waits, however slowly the launcher takes it, then close in order."""
+        while self.connection is not None and self.unsent:
+            for key, _ in self.selector.select(1.0):
+                if key.data in ("launcher", "signal"):
+                    self._handle(key.fd, key.data)
+            self._write_out()
+            if self.kill_at_s is not None and time.monotonic() >= self.kill_at_s:
+                break  # asked to end, and the launcher does not listen
+        if self.connection is not None:
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_WR)
+            self.connection.close()
 
 
 def _run_unobserved(program: tuple[str, ...], environ: Mapping[str, str]) -> int:

@@ -80,6 +80,11 @@ class _Rank:
     exit_code: int | None = None
     step: int | None = None
 
+    def note_step(self, step: Any) -> None:
+        """Remember a step; foreign programs may report anything."""
+        if isinstance(step, int):
+            self.step = step
+
 
 class Supervisor:
     """Run one attempt to its end."""
@@ -97,6 +102,7 @@ class Supervisor:
         self.mpirun: subprocess.Popen[bytes] | None = None
         self.stopping = False
         self.mpirun_was_signalled = False
+        self.stop_signals_seen = 0
         self.escalation: list[tuple[float, Callable[[], None]]] = []
         self.stdout_lines = LineBuffer()
         self.stderr_lines = LineBuffer()
@@ -157,8 +163,16 @@ class Supervisor:
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self.signal_writer, warn_on_full_buffer=False)
         self.selector.register(self.signal_reader, selectors.EVENT_READ, self._on_signals)
-        watched = (*STOP_SIGNALS, signal.SIGCHLD)
-        return {number: signal.signal(number, lambda *_: None) for number in watched}
+        # What is ignored stays ignored: nohup, or a shell's background job.
+        stops = [n for n in STOP_SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        return {n: signal.signal(n, self._count_signal) for n in (*stops, signal.SIGCHLD)}
+
+    def _count_signal(self, number: int, frame: object) -> None:
+        """Break off, at the third stop signal, even a write that blocks for ever."""
+        if number != signal.SIGCHLD:
+            self.stop_signals_seen += 1
+            if self.stop_signals_seen > 2:
+                raise KeyboardInterrupt
 
     def _unwatch_signals(self, old_handlers: dict[int, Any]) -> None:
         signal.set_wakeup_fd(-1)
@@ -198,11 +212,12 @@ class Supervisor:
 
     def _drain(self) -> None:
         """Hear out what ranks said before they ended."""
-        deadline_s = time.monotonic() + DRAIN_LIMIT_S
-        while time.monotonic() < deadline_s:
-            waiting = bool(self.server.connected_ranks) or self._pipes_are_open()
-            if not self._serve(0.05 if waiting else 0.0) and not waiting:
-                break
+        heard_at_s = time.monotonic()
+        while self.server.connected_ranks or self._pipes_are_open():
+            if self._serve(0.05):
+                heard_at_s = time.monotonic()
+            elif time.monotonic() > heard_at_s + DRAIN_LIMIT_S:
+                break  # something that outlived mpirun holds its end open, and says nothing
         for buffer in (self.stdout_lines, self.stderr_lines):
             for line in buffer.flush():
                 self._on_launcher_line(line)
@@ -223,7 +238,8 @@ class Supervisor:
             f"{self.plan.start_timeout_s:g} s (launch.start_timeout_s): rank {shown} on "
             f"{', '.join(hosts)}"
         )
-        self._fail(RankFailure(missing[0], hosts[0], None, None, "it never reported"))
+        first = self.ranks[missing[0]]
+        self._fail(RankFailure(missing[0], first.host, None, None, "it never reported"))
 
     def _fail(self, failure: RankFailure) -> None:
         """Take the first failure as the cause; whatever follows is its consequence."""
@@ -316,11 +332,11 @@ class Supervisor:
             self.console.rank_output(rank_number, rank.host, frame["stream"], data)
         elif kind == "event":
             record = frame["record"]
-            rank.step = record.get("step", rank.step)
+            rank.note_step(record.get("step"))
             self.run_directory.record(rank_number, record)
             self.console.event(rank_number, record)
         elif kind == "beat":
-            rank.step = frame.get("step") or rank.step
+            rank.note_step(frame.get("step"))
         elif kind == "hello":
             rank.host, rank.reported = frame["host"], True
             if self.stopping:  # it came late to a run that is over: tell it as well

@@ -591,7 +591,8 @@ def test_steps_become_events_and_garbage_does_not(rank):
     code = (
         "import hpctrain, os\n"
         "hpctrain.report_step(1, loss=0.5)\n"
-        "os.write(int(os.environ['HPCTRAIN_EVENTS_FD']), b'garbage\\n[1]\\n7\\n\\xff\\n')\n"
+        "descriptor = int(os.environ['HPCTRAIN_EVENTS_FD'].split(':')[0])\n"
+        "os.write(descriptor, b'garbage\\n[1]\\n7\\n\\xff\\n')\n"
         "hpctrain.report_step(2, loss=float('nan'), note='a\\nb')\n"
     )
     assert rank.run(*python(code))[0] == 0

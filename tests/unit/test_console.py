@@ -215,3 +215,22 @@ def test_events_shown_are_not_changed(console):
     before = json.dumps(record)
     console.event(0, record)
     assert json.dumps(record) == before
+
+
+def test_a_progress_bar_of_another_rank_costs_one_line(console, capsysbinary):
+    for percent in range(20000):
+        console.rank_output(1, "n1", "stderr", b"\r%5d/20000 [=====     ]" % percent)
+    console.rank_output(1, "n1", "stderr", b"\rdone\r\n")
+    err = capsysbinary.readouterr().err
+    assert err == b"[rank 1 n1] done\n"
+
+
+def test_a_long_line_without_an_end_is_shown_in_parts(console, capsysbinary):
+    console.rank_output(1, "n1", "stderr", b"x" * 20000)
+    assert capsysbinary.readouterr().err.startswith(b"[rank 1 n1] xxx")
+
+
+def test_our_own_lines_stand_on_lines_of_their_own(console, capsysbinary):
+    console.rank_output(0, "n1", "stderr", b"half a line")
+    console.warn("careful")
+    assert capsysbinary.readouterr().err == b"half a line\nwarning: careful\n"

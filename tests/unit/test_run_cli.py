@@ -193,6 +193,7 @@ def test_an_empty_variable_of_the_shell_is_not_taken_for_nothing(refused, words)
 
 def test_a_taken_name(place, refused):
     (place / "runs" / "r").mkdir(parents=True)
+    (place / "runs" / "r" / "thesis.tex").touch()
     assert "the name is taken" in refused("run", "--name", "r", "--np", "1", "--", "true")
 
 
