@@ -27,6 +27,7 @@ from hpctrain import __version__
 from hpctrain.cores import count_cores
 from hpctrain.executor import LocalExecutor
 from hpctrain.launch.find_mpi import find_mpi
+from hpctrain.launch.start import git_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 HPCTRAIN = [sys.executable, "-m", "hpctrain"]
@@ -111,6 +112,7 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "mpi": f"{mpi.flavour} {mpi.version}",
         "hpctrain": __version__,
+        "commit": git_commit() or "unknown",
     }
 
 

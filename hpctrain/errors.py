@@ -20,7 +20,6 @@ Whoever checks several things collects all their messages first (:func:`raise_al
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -117,8 +116,3 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
-
-
-def unreachable(message: str) -> NoReturn:
-    """Fail on a state that only a bug of ours can produce."""
-    raise AssertionError(message)

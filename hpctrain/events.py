@@ -8,6 +8,7 @@ so a script that calls it also runs by itself. Unknown values are ``null``, neve
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from typing import Any
@@ -19,28 +20,27 @@ EVENTS_FD_VARIABLE = "HPCTRAIN_EVENTS_FD"
 def encode_event(event: str, **fields: Any) -> bytes:
     """Return one event as a line of JSON.
 
-    Raises:
-        TypeError: a field is no JSON value. NaN and infinities, which JSON lacks, are written
-            as the strings ``"nan"``, ``"inf"`` and ``"-inf"``: a broken loss must stay visible.
+    NaN and infinities, which JSON lacks, are written as the strings ``"nan"``, ``"inf"`` and
+    ``"-inf"``: a broken loss must stay visible. What is no JSON value becomes a number where it
+    can (a tensor, NumPy's floats), else text: reporting must never end a training.
     """
     # `time_s` is always the wall clock's, whatever a field of that name says.
     record = {"schema": SCHEMA, "event": event} | fields | {"time_s": round(time.time(), 6)}
-    try:
-        text = json.dumps(record, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        text = json.dumps(_spell_out(record), allow_nan=False, separators=(",", ":"))
-    return text.encode() + b"\n"
+    return json.dumps(_spell_out(record), separators=(",", ":")).encode() + b"\n"
 
 
 def emit(event: str, **fields: Any) -> None:
     """Send one event to the launcher; do nothing when no launcher listens."""
-    file_descriptor = os.environ.get(EVENTS_FD_VARIABLE)
-    if file_descriptor is None:
+    where = os.environ.get(EVENTS_FD_VARIABLE)
+    if where is None:
         return
     line = encode_event(event, **fields)
     try:
+        descriptor, _, inode = where.partition(":")
+        if inode and os.fstat(int(descriptor)).st_ino != int(inode):
+            raise OSError("the descriptor is another file's by now")
         while line:
-            line = line[os.write(int(file_descriptor), line) :]
+            line = line[os.write(int(descriptor), line) :]
     except (OSError, ValueError):
         # The shim is gone, or a wrapper closed the descriptor: training goes on unobserved.
         os.environ.pop(EVENTS_FD_VARIABLE, None)
@@ -58,10 +58,14 @@ def report_step(step: int, **fields: Any) -> None:
 
 
 def _spell_out(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return str(value)
+    if value is None or isinstance(value, (str, int)):
+        return value
     if isinstance(value, dict):
-        return {key: _spell_out(item) for key, item in value.items()}
+        return {str(key): _spell_out(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_spell_out(item) for item in value]
-    return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return str(value)
+    return number if math.isfinite(number) else str(number)

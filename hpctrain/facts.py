@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 # Bridges and tunnels that exist on many hosts with the same address: never a way to another one.
@@ -50,6 +50,10 @@ class HostFacts:
     user_id: int = 1000
     cloud: str | None = None
     probed_at_s: float = 0.0
+
+    def age_s(self, now_s: float) -> float:
+        """Return how long ago the machine was asked; 0 where nobody says."""
+        return max(0.0, now_s - self.probed_at_s) if self.probed_at_s and now_s else 0.0
 
     @property
     def default_slots(self) -> int:
@@ -100,6 +104,7 @@ class Facts:
         hosts: facts of other hosts, as far as they are known.
         addresses: host name → addresses, as far as this machine's resolver knows them.
         has_ssh: whether an ssh client is on PATH.
+        now_s: when the facts were gathered (Unix time), to tell the age of others.
     """
 
     launcher: HostFacts
@@ -110,11 +115,12 @@ class Facts:
     hosts: Mapping[str, HostFacts] = field(default_factory=dict)
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     has_ssh: bool = True
+    now_s: float = 0.0
 
     def is_launcher(self, host: str) -> bool:
         """Return whether a host name means the launching machine."""
         own = self.launcher.hostname
-        if host in ("localhost", own, own.partition(".")[0]):
+        if host in ("localhost", "localhost.localdomain", own, own.partition(".")[0]):
             return True
         known = self.addresses.get(host) or ((host,) if is_address(host) else ())
         return any(self.launcher.owns(address) for address in known)
@@ -151,25 +157,29 @@ def parse_gpu_list(text: str) -> tuple[str, ...]:
     return tuple(line.partition(" (UUID")[0].strip() for line in gpus)
 
 
-def parse_visible_devices(text: str | None, count: int) -> int:
-    """Return how many of `count` GPUs a value of ``CUDA_VISIBLE_DEVICES`` leaves.
+def parse_visible_devices(text: str | None, gpus: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the GPUs that a value of ``CUDA_VISIBLE_DEVICES`` leaves.
 
-    CUDA ignores everything from the first entry on that names no device.
+    CUDA ignores everything from the first entry on that names no device. An entry by UUID may
+    be a slice of a GPU (MIG), so there can be more of them than GPUs.
 
-    >>> parse_visible_devices("0,1", 8), parse_visible_devices("0,-1,1", 8)
-    (2, 1)
-    >>> parse_visible_devices("", 8), parse_visible_devices(None, 8)
-    (0, 8)
+    >>> gpus = ("A100", "T4")
+    >>> parse_visible_devices("1,0", gpus), parse_visible_devices("0,-1,1", gpus)
+    (('T4', 'A100'), ('A100',))
+    >>> parse_visible_devices("", gpus), parse_visible_devices(None, gpus)
+    ((), ('A100', 'T4'))
     """
-    if text is None:
-        return count
-    visible = 0
-    for entry in text.split(","):
-        entry = entry.strip()
-        if not (entry.startswith(("GPU-", "MIG-")) or (entry.isdigit() and int(entry) < count)):
+    if text is None or not gpus:
+        return tuple(gpus)
+    visible = []
+    for entry in map(str.strip, text.split(",")):
+        if entry.isascii() and entry.isdigit() and int(entry) < len(gpus):
+            visible.append(gpus[int(entry)])
+        elif entry.startswith(("GPU-", "MIG-")):
+            visible.append(gpus[0] if len(set(gpus)) == 1 else entry)
+        else:
             break
-        visible += 1
-    return visible
+    return tuple(visible)
 
 
 def parse_rdma_port_state(text: str) -> bool:
@@ -186,14 +196,19 @@ def host_facts_as_json(facts: HostFacts) -> dict[str, Any]:
     return asdict(facts)
 
 
-def host_facts_from_json(value: Mapping[str, Any]) -> HostFacts:
+def host_facts_from_json(value: Any) -> HostFacts:
     """Return the facts that :func:`host_facts_as_json` wrote.
 
     Raises:
-        TypeError: a field is missing or unknown.
+        ValueError: a field is missing, unknown or of another type.
     """
-    interfaces = tuple(Interface(i["name"], tuple(i["addresses"])) for i in value["interfaces"])
-    ports = tuple(RdmaPort(**port) for port in value["rdma_ports"])
-    plain = {k: v for k, v in value.items() if k not in ("interfaces", "rdma_ports", "gpus")}
-    gpus = tuple(value["gpus"])
-    return HostFacts(gpus=gpus, interfaces=interfaces, rdma_ports=ports, **plain)
+    import msgspec
+
+    facts = msgspec.convert(value, HostFacts)
+    known = {field.name for field in fields(HostFacts)}
+    if set(value) - known:
+        raise ValueError(f"unknown fields: {', '.join(sorted(set(value) - known))}")
+    for interface in facts.interfaces:
+        for address in interface.addresses:
+            ipaddress.ip_interface(address)
+    return facts

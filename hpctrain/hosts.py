@@ -234,11 +234,11 @@ def _merge(entries: Sequence[Host], errors: list[str]) -> HostList:
                 f"{entry.where}: {entry.name} stands at {first.where} too: "
                 f"their slots add up to {slots}."
             )
-        both_limited = first.max_slots is not None and entry.max_slots is not None
+        limits = [each.max_slots for each in (first, entry) if each.max_slots is not None]
         merged[entry.name] = replace(
             first,
             slots=slots,
-            max_slots=first.max_slots + entry.max_slots if both_limited else None,
+            max_slots=sum(limits) if len(limits) == 2 else None,
             user=first.user or entry.user,
             port=first.port or entry.port,
         )

@@ -6,6 +6,7 @@ so that a dry run can plan for them without touching them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -29,6 +30,7 @@ from hpctrain.facts import (
 )
 from hpctrain.hosts import Host
 from hpctrain.launch.find_mpi import cache_folder
+from hpctrain.launch.ssh_config import host_alias
 
 PROBE_TIMEOUT_S = 20.0
 NVIDIA_SMI_TIMEOUT_S = 15.0
@@ -43,11 +45,10 @@ def probe_this_host(
         interfaces: False leaves out the network, which a launch on one machine never uses.
     """
     gpus = _probe_gpus(executor or LocalExecutor())
-    visible = parse_visible_devices(environ.get("CUDA_VISIBLE_DEVICES"), len(gpus))
     return HostFacts(
         hostname=socket.gethostname(),
         cores=count_cores(),
-        gpus=gpus[:visible],
+        gpus=parse_visible_devices(environ.get("CUDA_VISIBLE_DEVICES"), gpus),
         interfaces=_probe_interfaces() if interfaces else (),
         rdma_ports=_probe_rdma_ports(Path("/sys/class/infiniband")),
         user_id=os.getuid(),
@@ -71,10 +72,11 @@ def probe_hosts(
     command = Command((python, "-m", "hpctrain.probe"))
 
     def ask(host: Host) -> HostFacts | str:
-        ssh = SshExecutor(host.name, tuple(ssh_options))
+        alias = host_alias(host.name)
+        ssh = SshExecutor(alias, tuple(ssh_options))
         done = ssh.run(command, timeout_s=PROBE_TIMEOUT_S)
         if not done.ok:
-            by_hand = " ".join(["ssh", *ssh_options, host.name])
+            by_hand = " ".join(["ssh", *ssh_options, alias])
             return f"{host.name}: {done.last_words}. Try it by hand: {by_hand}"
         try:
             return host_facts_from_json(json.loads(done.stdout.splitlines()[-1]))
@@ -85,9 +87,10 @@ def probe_hosts(
     answers = dict(zip((host.name for host in hosts), run_on_all(ask, hosts), strict=True))
     raise_all(ProbeError, [answer for answer in answers.values() if isinstance(answer, str)])
     facts = {name: answer for name, answer in answers.items() if isinstance(answer, HostFacts)}
-    for name, answer in facts.items():
-        _cache_path(name).parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(_cache_path(name), json.dumps(host_facts_as_json(answer)))
+    with contextlib.suppress(OSError):  # a home that cannot be written costs the next probe
+        for host in hosts:
+            _cache_path(host).parent.mkdir(parents=True, exist_ok=True)
+            _write_whole(_cache_path(host), json.dumps(host_facts_as_json(facts[host.name])))
     return facts
 
 
@@ -96,7 +99,7 @@ def read_cached_facts(hosts: Sequence[Host]) -> dict[str, HostFacts]:
     known = {}
     for host in hosts:
         try:
-            known[host.name] = host_facts_from_json(json.loads(_cache_path(host.name).read_text()))
+            known[host.name] = host_facts_from_json(json.loads(_cache_path(host).read_text()))
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return known
@@ -121,8 +124,11 @@ def facts_cache() -> Path:
     return cache_folder(os.environ) / "facts"
 
 
-def _cache_path(host_name: str) -> Path:
-    return facts_cache() / f"{host_name.replace(':', '_').replace('%', '_')}.json"
+def _cache_path(host: Host) -> Path:
+    """Return where a host's facts are kept: another user or port may be another machine."""
+    parts = [host.user or "", host.name, str(host.port or "")]
+    name = "_".join(part for part in parts if part)
+    return facts_cache() / f"{name.replace(':', '_').replace('%', '_')}.json"
 
 
 def _write_whole(path: Path, text: str) -> None:

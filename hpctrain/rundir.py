@@ -29,7 +29,9 @@ from typing import IO, Any
 from hpctrain.errors import RunDirectoryError
 from hpctrain.events import encode_event
 
-DEFAULT_RUNS_DIR = "runs"
+LOCK_FILE = ".lock"
+# What a dry run's script makes when it is run by hand, under the name that it was planned for.
+DRY_RUN_FILES = frozenset({"hostfile", "ssh_config"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 
@@ -50,20 +52,25 @@ class RunDirectory:
                 name at all, or another launcher is running it.
         """
         check_name(path.name)
-        exists = path.exists()
-        if exists and not resume:
-            raise RunDirectoryError(
-                f"{path}: the name is taken; expected a new one. Choose another --name, go on "
-                f"with it by --resume, or remove it: hpctrain runs remove {path.name}"
-            )
-        if resume and not exists:
+        known = (path / LOCK_FILE).exists()
+        if resume and not known:
             raise RunDirectoryError(
                 f"{path}: no such run; expected one to resume. See: hpctrain runs list"
+            )
+        if not resume and (known or _holds_more_than(path, DRY_RUN_FILES)):
+            way_out = f"or remove it: hpctrain runs remove {path.name}" if known else ""
+            raise RunDirectoryError(
+                f"{path}: the name is taken; expected a new one. Choose another --name, go on "
+                f"with it by --resume, {way_out}".rstrip(" ,")
+                + "."
             )
         try:
             for folder in ("", "ranks", "logs"):
                 (path / folder).mkdir(parents=True, exist_ok=True)
-            lock = open(path / ".lock", "w", encoding="ascii")  # noqa: SIM115 (held while we live)
+            # Made exclusively: of two launches with one name only one gets it.
+            lock = open(path / LOCK_FILE, "a" if resume else "x", encoding="ascii")  # noqa: SIM115
+        except FileExistsError as taken:
+            raise RunDirectoryError(f"{path}: another launch has just taken the name.") from taken
         except OSError as problem:
             raise RunDirectoryError(f"{path}: cannot be written: {problem.strerror}.") from problem
         try:
@@ -71,6 +78,8 @@ class RunDirectory:
         except BlockingIOError:
             lock.close()
             raise RunDirectoryError(f"{path}: another hpctrain is running it just now.") from None
+        except OSError:
+            pass  # some network file systems have no locks: the name is still ours alone
         return cls(path, lock)
 
     def next_attempt(self) -> int:
@@ -123,9 +132,27 @@ class RunDirectory:
         file = self._files.get(name)
         if file is None:
             # Unbuffered: whoever watches the run sees each line at once, and a crash loses none.
-            file = open(self.path / name, "ab", buffering=0)  # noqa: SIM115 (closed in close)
+            file = open(self.path / name, "a+b", buffering=0)  # noqa: SIM115 (closed in close)
             self._files[name] = file
+            if name.endswith(".jsonl") and _ends_in_half_a_line(file):
+                file.write(b"\n")  # left by a crash: the next event must not be glued to it
         file.write(data)
+
+
+def _holds_more_than(path: Path, names: frozenset[str]) -> bool:
+    """Return whether something other than these files is in a folder, or it is no folder."""
+    try:
+        return bool({entry.name for entry in path.iterdir()} - names)
+    except OSError:
+        return path.exists()
+
+
+def _ends_in_half_a_line(file: IO[bytes]) -> bool:
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return False
+    file.seek(size - 1)
+    return file.read(1) != b"\n"
 
 
 def check_name(name: str) -> None:
@@ -222,10 +249,22 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
     """Return all runs in a folder, the oldest first."""
     if not runs_dir.is_dir():
         return []
-    paths = [path for path in runs_dir.iterdir() if (path / ".lock").exists()]
+    paths = [path for path in runs_dir.iterdir() if (path / LOCK_FILE).exists()]
     return sorted(
         (summarize_run(p) for p in paths), key=lambda run: (run.started_at_s or 0, run.name)
     )
+
+
+def find_run(runs_dir: Path, name: str) -> Path:
+    """Return a run's folder, which lies in `runs_dir` and nowhere else.
+
+    Raises:
+        RunDirectoryError: the name is none, or no run's.
+    """
+    check_name(name)
+    if not (runs_dir / name / LOCK_FILE).exists():
+        raise RunDirectoryError(f"{runs_dir / name}: no such run. See: hpctrain runs list")
+    return runs_dir / name
 
 
 def check_removable(path: Path) -> None:
@@ -235,10 +274,12 @@ def check_removable(path: Path) -> None:
         RunDirectoryError: it is running, or is no run's folder.
     """
     check_name(path.name)
-    if not (path / ".lock").exists():
+    if not (path / LOCK_FILE).exists():
         raise RunDirectoryError(f"{path}: no such run. See: hpctrain runs list")
-    if _is_locked(path):
-        raise RunDirectoryError(f"{path}: it is running; expected one that has ended.")
+    if _is_locked(path) is not False:
+        raise RunDirectoryError(
+            f"{path}: it is running, or that cannot be told; expected a run that has ended."
+        )
 
 
 def remove_run(path: Path) -> None:
@@ -253,12 +294,13 @@ def remove_run(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _is_locked(path: Path) -> bool:
+def _is_locked(path: Path) -> bool | None:
+    """Return whether a launcher holds the run; None where the file system cannot tell."""
     try:
-        with open(path / ".lock", encoding="ascii") as lock:
+        with open(path / LOCK_FILE, encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
-        return False
+        return None
     return False

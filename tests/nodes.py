@@ -32,10 +32,11 @@ mount -t tmpfs -o size=1g tmpfs /dev/shm
 mkdir -m 1777 {tmp}
 mount --bind {folder}/hosts /etc/hosts
 mount --bind {folder}/{name}/boot_id /proc/sys/kernel/random/boot_id
-/usr/sbin/sshd -D -e -f {folder}/sshd_config -p {port} -o SetEnv=TMPDIR={tmp} 2>>{folder}/{name}/sshd.log &
+cd {folder}/{name}
+/usr/sbin/sshd -D -e -f ../sshd_config -p {port} -o SetEnv=TMPDIR={tmp} 2>>sshd.log &
 echo $! > {folder}/{name}/sshd.pid
 touch {folder}/{name}/ready
-while :; do wait || :; read -t 0.2 < /dev/zero || :; done
+while :; do wait || :; sleep 0.2; done
 """
 
 _SSHD_CONFIG = """\
@@ -125,6 +126,10 @@ class Nodes:
         """End everything in a node at once."""
         os.kill(self.nodes[name].init, 9)
         self.nodes[name].keeper.wait()
+
+    def pull_cable(self, name: str) -> None:
+        """Take a node's link down, at the switch."""
+        _do("ip", "-n", f"{self.prefix}sw", "link", "set", f"to-{name}", "down")
 
     def close(self) -> None:
         """Leave nothing behind."""

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hpctrain import __version__
-from hpctrain.errors import EXIT_INTERRUPTED, HpctrainError
+from hpctrain.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpctrainError
 
 # name → (module, one line for --help). Listing needs no import, so --help answers at once.
 COMMANDS = {
@@ -71,5 +71,10 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # | head
         sys.stderr.close()
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
+    except OSError as problem:
+        if "--debug" in arguments[:1]:
+            raise
+        click.echo(click.style("error: ", fg="red", bold=True) + str(problem), err=True)
+        sys.exit(EXIT_FAILED)
     sys.exit(code if isinstance(code, int) else 0)

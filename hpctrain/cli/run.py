@@ -119,6 +119,8 @@ def command(
         oversubscribe=oversubscribe,
         save_signal=save_signal,
     )
+    if as_json and not (dry_run or explain):
+        click.echo("warning: --json is ignored without --dry-run or --explain", err=True)
     prepared = prepare_request(asked, os.environ)
     facts = gather_facts(prepared, os.environ, probe=probe)
     if prepared.is_trainer:

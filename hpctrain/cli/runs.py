@@ -63,12 +63,9 @@ def list_command(runs_dir: Path, as_json: bool) -> None:
 @json_option
 def show(name: str, runs_dir: Path, as_json: bool) -> None:
     """Show one run: its state, its last figures and where its files are."""
-    from hpctrain.errors import RunDirectoryError
-    from hpctrain.rundir import summarize_run
+    from hpctrain.rundir import find_run, summarize_run
 
-    path = runs_dir / name
-    if not (path / ".lock").exists():
-        raise RunDirectoryError(f"{path}: no such run. See: hpctrain runs list")
+    path = find_run(runs_dir, name)
     run = summarize_run(path)
     if as_json:
         click.echo(json.dumps(asdict(run), indent=2))
@@ -99,12 +96,12 @@ def show(name: str, runs_dir: Path, as_json: bool) -> None:
 def remove(names: tuple[str, ...], runs_dir: Path, yes: bool) -> None:
     """Remove runs with all their files."""
     from hpctrain.errors import HpctrainError, RunDirectoryError, raise_all
-    from hpctrain.rundir import check_removable, remove_run
+    from hpctrain.rundir import check_removable, find_run, remove_run
 
     problems: list[str] = []
     for name in names:
         try:
-            check_removable(runs_dir / name)
+            check_removable(find_run(runs_dir, name))
         except HpctrainError as problem:
             problems += problem.messages
     raise_all(RunDirectoryError, problems)  # all or nothing

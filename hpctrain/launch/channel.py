@@ -47,7 +47,7 @@ def prove(secret: str, nonce: str, rank: int) -> str:
 
 def is_proven(secret: str, nonce: str, rank: int, proof: str) -> bool:
     """Return whether `proof` was made with `secret` for this nonce and rank."""
-    return hmac.compare_digest(prove(secret, nonce, rank), proof)
+    return hmac.compare_digest(prove(secret, nonce, rank).encode(), proof.encode(errors="replace"))
 
 
 def encode_frame(kind: str, **fields: Any) -> bytes:
@@ -63,7 +63,7 @@ def decode_frame(line: bytes) -> dict[str, Any]:
     """
     try:
         frame = json.loads(line)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise ChannelError(f"no JSON, got {line[:60]!r}") from problem
     if not isinstance(frame, dict) or not isinstance(frame.get("kind"), str):
         raise ChannelError(f"no frame, got {line[:60]!r}")
@@ -84,7 +84,7 @@ class LineBuffer:
             ChannelError: a line is longer than the limit.
         """
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > self._limit_bytes:
+        if max(map(len, (*lines, self._rest))) > self._limit_bytes:
             raise ChannelError(f"a line of more than {self._limit_bytes} bytes")
         return lines
 
@@ -126,11 +126,13 @@ def connect(address: str, secret: str, rank: int, hello: dict[str, Any]) -> sock
 
 
 def keep_alive(connection: socket.socket) -> None:
-    """Have the kernel notice a peer that has vanished, within about 15 s."""
+    """Have the kernel notice within about 15 s that a silent peer's host has vanished.
+
+    No TCP_USER_TIMEOUT: it would also end a connection to a launcher that only waits, for
+    whoever reads its output (a pager, a stopped terminal).
+    """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for option, seconds in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 5)):
         if hasattr(socket, option):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000)

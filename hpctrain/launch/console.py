@@ -6,9 +6,11 @@ Rank 0's standard output is ours; everything else goes to standard error, so tha
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -19,6 +21,8 @@ from hpctrain.rundir import RunDirectory, log_name
 PLAIN_INTERVAL_S = 5.0
 LAUNCHER_TAIL_LINES = 12
 RANK_TAIL_LINES = 12
+LONGEST_LINE_BYTES = 8192
+LONGEST_TAIL_CHARACTERS = 400
 
 
 class RunConsole:
@@ -32,8 +36,10 @@ class RunConsole:
         self.next_plain_s = 0.0
         self.first_step: tuple[int, float] | None = None
         self.latest: dict[str, Any] = {}
-        self.partial_lines: dict[int, bytes] = {}
+        self.partial_lines: dict[tuple[int, str], bytes] = {}
         self.launcher_tail: list[str] = []
+        self.gone: list[TextIO] = []
+        self.at_line_start = {False: True, True: True}  # of standard output, of standard error
 
     # -- while it runs -------------------------------------------------------------------------
 
@@ -49,10 +55,18 @@ class RunConsole:
         if rank == 0:
             self._write(data, to_stderr=stream == "stderr")
         elif stream == "stderr":
-            *lines, rest = (self.partial_lines.get(rank, b"") + data).split(b"\n")
-            self.partial_lines[rank] = rest
+            *lines, rest = (self.partial_lines.get((rank, host), b"") + data).split(b"\n")
+            rest = rest.rpartition(b"\r")[2] if len(rest) > 1 else rest
+            if len(rest) > LONGEST_LINE_BYTES:
+                lines, rest = [*lines, rest], b""
+            self.partial_lines[rank, host] = rest
             for line in lines:
-                self._write(f"[rank {rank} {host}] ".encode() + line + b"\n", to_stderr=True)
+                self._tag(rank, host, line)
+
+    def _tag(self, rank: int, host: str, line: bytes) -> None:
+        """Show a line of another rank; of one that was overwritten (a progress bar), the end."""
+        shown = line.rstrip(b"\r").rpartition(b"\r")[2]
+        self._write(f"[rank {rank} {host}] ".encode() + shown + b"\n", to_stderr=True)
 
     def event(self, rank: int, record: dict[str, Any]) -> None:
         if rank != 0:
@@ -78,7 +92,7 @@ class RunConsole:
         now_s = time.monotonic()
         if self.first_step is None and isinstance(step, int):
             self.first_step = (step, now_s)
-        if sys.stderr.isatty() and isinstance(steps, int):
+        if sys.stderr.isatty() and sys.stderr not in self.gone and isinstance(steps, int):
             self._show_bar(step, steps)
         elif now_s >= self.next_plain_s or step == steps:
             self.next_plain_s = now_s + PLAIN_INTERVAL_S
@@ -103,7 +117,11 @@ class RunConsole:
             )
             self.task = self.progress.add_task("", total=steps)
             self.progress.start()
-        self.progress.update(self.task, completed=step, description="  ".join(self._figures()))
+        try:
+            self.progress.update(self.task, completed=step, description="  ".join(self._figures()))
+        except OSError:  # the terminal is gone
+            self.progress = None
+            self.gone.append(sys.stderr)
 
     def _figures(self) -> list[str]:
         loss, rate = self.latest.get("loss"), self.latest.get("tokens_per_s")
@@ -120,11 +138,12 @@ class RunConsole:
 
     def finish(self, outcome: Outcome) -> None:
         """Say how it ended, and where to look."""
-        for rank, rest in self.partial_lines.items():
+        for (rank, host), rest in self.partial_lines.items():
             if rest:
-                self._write(f"[rank {rank}] ".encode() + rest + b"\n", to_stderr=True)
+                self._tag(rank, host, rest)
         if self.progress is not None:
-            self.progress.stop()
+            with contextlib.suppress(OSError):
+                self.progress.stop()
             self.progress = None
         if outcome.state == "done":
             self._say_done(outcome)
@@ -156,8 +175,8 @@ class RunConsole:
         failure = outcome.failure
         if failure is None or failure.rank in outcome.silent_ranks:
             silent, total = len(outcome.silent_ranks), self.plan.np
-            when = f"before {silent} of {total} ranks had started" if silent else "before its ranks"
-            self._say(f"{mark}mpirun ended with exit code {outcome.exit_code} {when}. It said:")
+            when = f" before {silent} of {total} ranks had started" if silent else ""
+            self._say(f"{mark}mpirun ended with exit code {outcome.exit_code}{when}. It said:")
             tail = self.launcher_tail[-LAUNCHER_TAIL_LINES:] or ["(nothing)"]
             log = self.run_directory.path / "logs" / "mpirun.log"
         else:
@@ -168,30 +187,43 @@ class RunConsole:
             tail = tail or ["(it printed nothing)"]
             log = self.run_directory.path / "logs" / log_name(failure.rank)
         for line in tail:
-            self._say(f"  | {line}")
+            self._say(f"  | {line[-LONGEST_TAIL_CHARACTERS:]}")
         self._say(f"  log: {log}")
 
     # -- writing -------------------------------------------------------------------------------
 
     def _say(self, text: str) -> None:
-        if self.progress is not None:
-            self._write(text.encode(), to_stderr=True)
-        else:
-            click.echo(text, err=True)  # leaves colours out where nobody sees them
+        """Say something of our own, on a line of its own."""
+        if not sys.stderr.isatty():
+            text = click.unstyle(text)
+        both = sys.stdout.isatty() and sys.stderr.isatty()
+        fresh = self.at_line_start[True] and (self.at_line_start[False] or not both)
+        self._write(f"{'' if fresh else chr(10)}{text}\n".encode(), to_stderr=True)
 
     def _write(self, data: bytes, *, to_stderr: bool) -> None:
+        """Write, and go quiet where whoever read it has left: the run goes on."""
         stream = sys.stderr if to_stderr else sys.stdout
-        if self.progress is not None and stream.isatty():
-            from rich.text import Text
-
-            text = Text.from_ansi(data.decode(errors="replace").rstrip("\n"))
-            self.progress.console.print(text, soft_wrap=True)
+        if stream in self.gone or not data:
             return
         try:
-            stream.buffer.write(data)
-            stream.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # whoever read our output left: the run goes on, and its logs are whole
+            if self.progress is not None and stream.isatty():
+                self._print_above_the_bar(data)
+            else:
+                stream.buffer.write(data)
+                stream.flush()
+                self.at_line_start[to_stderr] = data.endswith(b"\n")
+        except (OSError, ValueError):
+            self.gone.append(stream)
+            self.progress = None
+            with contextlib.suppress(OSError, ValueError):
+                # Else Python fails once more when it flushes at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+    def _print_above_the_bar(self, data: bytes) -> None:
+        from rich.text import Text
+
+        text = Text.from_ansi(data.decode(errors="replace").rstrip("\n"))
+        self.progress.console.print(text, soft_wrap=True)
 
 
 def _duration(seconds: float | None) -> str:
@@ -210,6 +242,8 @@ def _duration(seconds: float | None) -> str:
 
 
 def _count(value: float) -> str:
+    if abs(value) > 1e15:  # a foreign program may report anything
+        return "> 1e15"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

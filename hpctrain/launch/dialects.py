@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hpctrain.launch.rules import Setting
 
@@ -50,6 +51,14 @@ class Dialect:
     program: str = "mpirun"
 
 
+_OPEN_MPI_SYNTAX: dict[str, Any] = {
+    "np": "--np",
+    "local_hosts": ("--host", "localhost:{}"),
+    "hostfile": ("--hostfile", "{}"),
+    "hostfile_line": "{name} slots={ranks}",
+    "forward": ("-x", "{}"),
+    "forward_joined": False,
+}
 _OPEN_MPI_COMMON = {
     "bind_none": Wording(("--bind-to", "none", "--map-by", "slot")),
     "allow_root": Wording(("--allow-run-as-root",)),
@@ -59,12 +68,7 @@ _OPEN_MPI_COMMON = {
 
 OPEN_MPI_4 = Dialect(
     title="Open MPI 4",
-    np="--np",
-    local_hosts=("--host", "localhost:{}"),
-    hostfile=("--hostfile", "{}"),
-    hostfile_line="{name} slots={ranks}",
-    forward=("-x", "{}"),
-    forward_joined=False,
+    **_OPEN_MPI_SYNTAX,
     intents={
         **_OPEN_MPI_COMMON,
         "tcp_transport": Wording(("--mca", "pml", "ob1", "--mca", "btl", "self,vader,tcp")),
@@ -84,12 +88,7 @@ OPEN_MPI_4 = Dialect(
 # Since version 5 the launcher is PRRTE, with settings of its own; it starts without ssh.
 OPEN_MPI_5 = Dialect(
     title="Open MPI 5",
-    np="--np",
-    local_hosts=("--host", "localhost:{}"),
-    hostfile=("--hostfile", "{}"),
-    hostfile_line="{name} slots={ranks}",
-    forward=("-x", "{}"),
-    forward_joined=False,
+    **_OPEN_MPI_SYNTAX,
     intents={
         **_OPEN_MPI_COMMON,
         "tcp_transport": Wording(("--mca", "pml", "ob1", "--mca", "btl", "self,sm,tcp")),
@@ -109,16 +108,19 @@ OPEN_MPI_5 = Dialect(
 )  # fmt: skip
 
 # Hydra starts as root, and without ssh on one machine, as it is.
+_HYDRA_SYNTAX: dict[str, Any] = {
+    "np": "-n",
+    "hostfile_line": "{name}:{ranks}",
+    "forward": ("-genvlist", "{}"),
+    "forward_joined": True,
+}
 _HYDRA_COMMON = {"allow_root": Wording(), "no_ssh": Wording()}
 
 MPICH = Dialect(
     title="MPICH",
-    np="-n",
     local_hosts=("-hosts", "localhost:{}"),
     hostfile=("-f", "{}"),
-    hostfile_line="{name}:{ranks}",
-    forward=("-genvlist", "{}"),
-    forward_joined=True,
+    **_HYDRA_SYNTAX,
     intents={
         **_HYDRA_COMMON,
         "bind_none": Wording(("-bind-to", "none")),
@@ -132,12 +134,9 @@ MPICH = Dialect(
 # counts in -machinefile alone, and ignores -bind-to none.
 INTEL_MPI = Dialect(
     title="Intel MPI",
-    np="-n",
     local_hosts=("-hosts", "localhost", "-ppn", "{}"),
     hostfile=("-machinefile", "{}"),
-    hostfile_line="{name}:{ranks}",
-    forward=("-genvlist", "{}"),
-    forward_joined=True,
+    **_HYDRA_SYNTAX,
     intents={
         **_HYDRA_COMMON,
         "bind_none": Wording(env={"I_MPI_PIN": "0"}),

@@ -29,9 +29,14 @@ def find_foreign_mpi(maps: str, environ: Mapping[str, str]) -> str | None:
     'it has loaded /opt/mpi/lib/libmpi.so.40.40.5 (Open MPI) under the mpirun of MPICH or Intel MPI'
     """
     started_by = OPEN_MPI if "OMPI_COMM_WORLD_SIZE" in environ else MPICH_ABI
-    for line in maps.splitlines():
-        path = line[line.find("/") :] if "/libmpi.so." in line else ""
-        for library, family in _FAMILIES.items():
-            if path.rpartition("/")[2].startswith(library) and family != started_by:
-                return f"it has loaded {path} ({family}) under the mpirun of {started_by}"
-    return None
+    paths = [line[line.find("/") :] for line in maps.splitlines() if "/libmpi.so." in line]
+    loaded = {
+        family: path
+        for path in paths
+        for library, family in _FAMILIES.items()
+        if path.rpartition("/")[2].startswith(library)
+    }
+    if not loaded or started_by in loaded:
+        return None
+    family, path = loaded.popitem()
+    return f"it has loaded {path} ({family}) under the mpirun of {started_by}"

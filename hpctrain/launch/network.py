@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from hpctrain.errors import PlanError, raise_all
+from hpctrain.errors import PlanError
 from hpctrain.facts import Facts, is_address
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def plan_subnet(
@@ -17,10 +19,13 @@ def plan_subnet(
     Raises:
         PlanError: the declared network is none, or the launcher has no interface in it.
     """
-    if declared is not None:
-        return _check_subnet(declared, facts), "launch.subnet"
+    network = _parse_network(declared) if declared is not None else None
     if not remote:
+        if network is not None:
+            warnings.append("launch.subnet is ignored: all ranks are on this machine.")
         return None, ""
+    if network is not None:
+        return _check_subnet(network, facts), "launch.subnet"
     known = [facts.hosts.get(name) for name in remote]
     for network in dict.fromkeys(facts.launcher.networks()):
         subnet = ipaddress.ip_network(network)
@@ -53,28 +58,28 @@ def plan_channel_address(facts: Facts, remote: Sequence[str], subnet: str | None
     return str(usable[0].ip) if usable else "127.0.0.1"
 
 
-def _check_subnet(text: str, facts: Facts) -> str:
-    errors = []
+def _parse_network(text: str) -> Network:
     try:
-        network = ipaddress.ip_network(text)
+        return ipaddress.ip_network(text)
     except ValueError as problem:
         raise PlanError(
             f"launch.subnet: no network, got '{text}'; expected a CIDR like 10.0.0.0/24 "
             f"({problem})."
         ) from None
-    own = [a for i in facts.launcher.interfaces for a in i.addresses]
+
+
+def _check_subnet(network: Network, facts: Facts) -> str:
+    own = [address for i in facts.launcher.interfaces for address in i.addresses]
     if not any(ipaddress.ip_interface(address).ip in network for address in own):
-        errors.append(
-            f"launch.subnet: this machine has no address in it, got '{text}'; expected one of "
-            f"{', '.join(dict.fromkeys(facts.launcher.networks())) or 'none known'}."
+        known = ", ".join(dict.fromkeys(facts.launcher.networks())) or "none known"
+        raise PlanError(
+            f"launch.subnet: this machine has no address in it, got '{network}'; expected one "
+            f"of {known}."
         )
-    raise_all(PlanError, errors)
     return str(network)
 
 
-def _resolves_into(
-    addresses: Sequence[str], network: ipaddress.IPv4Network | ipaddress.IPv6Network
-) -> bool:
+def _resolves_into(addresses: Sequence[str], network: Network) -> bool:
     return any(
         is_address(a) and ipaddress.ip_address(a.partition("%")[0]) in network for a in addresses
     )

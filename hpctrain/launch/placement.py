@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpctrain.errors import PlanError
 from hpctrain.facts import Facts
@@ -33,7 +33,7 @@ def plan_placement(
     Raises:
         PlanError: np is over the slots (or over max_slots, whatever is asked).
     """
-    hosts = list(request.hosts or (Host(LOCALHOST),))
+    hosts = merge_launcher(request.hosts or (Host(LOCALHOST),), facts)
     slots = [_slots_of(host, request, facts, warnings) for host in hosts]
     limits = [
         host.max_slots or (sys.maxsize if request.oversubscribe else count)
@@ -65,6 +65,24 @@ def plan_placement(
             ranks[index] += int(sum(ranks) < np and ranks[index] < limit)
     placed = zip(hosts, ranks, slots, strict=True)
     return tuple(Placement(host.name, count, free) for host, count, free in placed if count)
+
+
+def merge_launcher(hosts: Sequence[Host], facts: Facts) -> list[Host]:
+    """Return the hosts with all names of the launching machine as one.
+
+    Slots that are given add up, as those of any host that stands twice; cores count once.
+    """
+    own = [host for host in hosts if facts.is_launcher(host.name)]
+    if len(own) <= 1:
+        return list(hosts)
+    given = [host.slots for host in own if host.slots is not None]
+    limits = [host.max_slots for host in own if host.max_slots is not None]
+    merged = replace(
+        own[0],
+        slots=sum(given) if given else None,
+        max_slots=sum(limits) if len(limits) == len(own) else None,
+    )
+    return [merged if host is own[0] else host for host in hosts if host not in own[1:]]
 
 
 def _slots_of(host: Host, request: LaunchRequest, facts: Facts, warnings: list[str]) -> int:

@@ -32,6 +32,7 @@ from hpctrain.launch.rules import Setting, Situation, plan_settings
 from hpctrain.launch.ssh_config import host_alias, render_ssh_config
 
 ATTEMPT_VARIABLE = "HPCTRAIN_ATTEMPT"
+OLD_FACTS_S = 3 * 86400.0
 SHIM_MODULE = "hpctrain.launch.shim"
 
 
@@ -96,6 +97,7 @@ def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
         subnet=subnet,
         subnet_fact=subnet_fact,
     )
+    warnings += _warn_of_facts(situation)
     draft = _Draft(request, DIALECTS[facts.mpi_flavour])
     draft.add_np_and_hosts(placement, local_only=not remote)
     draft.add_rank_variables(sum(place.ranks for place in placement), subnet if remote else None)
@@ -126,6 +128,23 @@ def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
         saves_on_signal=request.saves_on_signal,
         save_timeout_s=request.launch.save_timeout_s,
     )
+
+
+def _warn_of_facts(situation: Situation) -> list[str]:
+    """Say where the plan rests on what nobody asked, or asked long ago."""
+    unknown = situation.unknown_hosts()
+    warnings = []
+    if unknown:
+        names = ", ".join(unknown[:4]) + (" …" if len(unknown) > 4 else "")
+        warnings.append(
+            f"{names}: never asked what they are; planned as if without GPUs and RDMA. "
+            "Ask them once: --probe"
+        )
+    old = [facts.age_s(situation.facts.now_s) for facts in situation.known_hosts()]
+    if max(old, default=0.0) > OLD_FACTS_S:
+        days = max(old) / 86400
+        warnings.append(f"some hosts were asked {days:.0f} days ago. Ask them again: --probe")
+    return warnings
 
 
 def _check_remote(request: LaunchRequest, facts: Facts, remote: Sequence[str]) -> None:

@@ -14,10 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpctrain.config import Config, as_tables, load_config
-from hpctrain.errors import HostfileError, PlanError, did_you_mean, raise_all
+from hpctrain.errors import (
+    HostfileError,
+    PlanError,
+    ProbeError,
+    RunDirectoryError,
+    did_you_mean,
+    raise_all,
+)
 from hpctrain.executor import LocalExecutor
 from hpctrain.facts import Facts, HostFacts
 from hpctrain.hosts import Host, HostList, parse_host_list, parse_hostfile
+from hpctrain.launch.environment import plan_path
 from hpctrain.launch.find_mpi import find_mpi
 from hpctrain.launch.request import LaunchRequest
 from hpctrain.launch.ssh_config import render_ssh_config
@@ -72,13 +80,24 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     """
     is_trainer = not asked.program
     config = _read_config(asked)
-    host_list, ssh_configs = _read_hosts(asked, config, environ)
-    errors = [] if is_trainer else _check_program(asked.program, environ)
-    if asked.resume and not asked.name:
+    errors: list[str] = []
+    program_problems = [] if is_trainer else _check_program(asked.program, environ)
+    if asked.resume and asked.name is None:
         errors.append("--resume: which run, got no --name; expected one. See: hpctrain runs list")
+    if asked.hosts_file is not None and asked.host_list is not None:
+        errors.append("--hosts and -H are both given; expected one of them.")
+    name = asked.name
+    if name is None:
+        name = _default_name(asked.program, asked.config_name, asked.runs_dir)
+    try:
+        check_name(name)
+    except RunDirectoryError as wrong:
+        errors += wrong.messages
+    host_list, ssh_configs = _read_hosts(asked, config, environ) if not errors else (None, ())
+    elsewhere = host_list is not None and not any(host.is_loopback for host in host_list.hosts)
+    if not elsewhere:  # what is missing here may be there on the hosts that run it
+        errors += program_problems
     raise_all(PlanError, errors)
-    name = asked.name or _default_name(asked.program, asked.config_name, asked.runs_dir)
-    check_name(name)
     run_path = asked.runs_dir / name
     # Absolute: ranks on other hosts may start in another folder.
     rank_env = {"HPCTRAIN_RUN": name, "HPCTRAIN_RUN_PATH": str(run_path.absolute())}
@@ -100,13 +119,16 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
         rank_env=rank_env,
         environ=dict(environ),
     )
-    warnings = host_list.warnings if host_list else ()
-    return Prepared(request, config, run_path, asked.resume, is_trainer, warnings)
+    warnings = list(host_list.warnings) if host_list else []
+    if elsewhere:
+        warnings += [f"{problem} (looked for on this machine)" for problem in program_problems]
+    warnings += _warn_of_stdin()
+    return Prepared(request, config, run_path, asked.resume, is_trainer, tuple(warnings))
 
 
 def _read_config(asked: Asked) -> Config:
     """Return the configuration; a training that is resumed keeps its own where none is given."""
-    recipe = find_recipe(asked.config_name) if asked.config_name else None
+    recipe = None if asked.config_name is None else find_recipe(asked.config_name)
     overrides = asked.overrides
     own = asked.runs_dir / (asked.name or "") / "run.toml"
     if asked.resume and asked.name and not asked.program and recipe is None and own.is_file():
@@ -141,6 +163,7 @@ def gather_facts(prepared: Prepared, environ: Mapping[str, str], *, probe: bool 
         mpi_source=mpi.source,
         addresses=resolve_addresses(hosts),
         has_ssh=_is_on_path("ssh", environ),
+        now_s=time.time(),
     )
     remote = [host for host in hosts if not facts.is_launcher(host.name)]
     known = _probe_remote(remote, request) if probe else read_cached_facts(remote)
@@ -180,21 +203,25 @@ def check_trainer(config: Config, facts: Facts) -> None:
 
 
 def _probe_remote(remote: list[Host], request: LaunchRequest) -> Mapping[str, HostFacts]:
-    path = facts_cache() / f"ssh_config.{os.getpid()}"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # Kept, also after a failure: the error's hint names it.
+    path = facts_cache() / "ssh_config"
     try:
-        path.write_text(render_ssh_config(remote, request.ssh_configs))
-        return probe_hosts(remote, ("-F", str(path)), request.python)
-    finally:
-        path.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"ssh_config.{os.getpid()}")
+        draft.write_text(render_ssh_config(remote, request.ssh_configs))
+        draft.replace(path)
+    except OSError as problem:
+        raise ProbeError(
+            f"{path}: cannot be written: {problem.strerror}; expected a cache folder of your "
+            "own. Name one: XDG_CACHE_HOME=/some/folder"
+        ) from problem
+    return probe_hosts(remote, ("-F", str(path)), request.python)
 
 
 def _read_hosts(
     asked: Asked, config: Config, environ: Mapping[str, str]
 ) -> tuple[HostList | None, tuple[str, ...]]:
-    if asked.hosts_file and asked.host_list:
-        raise PlanError("--hosts and -H are both given; expected one of them.")
-    if asked.host_list:
+    if asked.host_list is not None:
         return parse_host_list(asked.host_list), ()
     path = asked.hosts_file or (Path(config.launch.hosts) if config.launch.hosts else None)
     if path is None:
@@ -219,31 +246,77 @@ def _check_program(program: tuple[str, ...], environ: Mapping[str, str]) -> list
     """Return what is wrong with a command that can be seen before it is started."""
     import shutil
 
-    search_path = os.pathsep.join(
-        [environ.get("PATH", os.defpath), os.path.dirname(sys.executable)]
-    )
+    planned = plan_path(environ, sys.executable)
+    search_path = planned.value if planned else environ.get("PATH", os.defpath)
     first = program[0]
     if shutil.which(first, path=search_path) is None:
-        if Path(first).is_file():
-            hint = f"Make it executable (chmod +x {first}), or run it by: python {first}"
-        else:
-            beside = [p.name for p in Path(first).parent.glob("*")] if os.sep in first else []
-            hint = f"Is it installed and on PATH?{did_you_mean(Path(first).name, beside)}"
-        return [f"COMMAND: cannot be run, got '{first}'; expected a program. {hint}"]
-    script = program[1] if len(program) > 1 else ""
-    if (
-        Path(first).name.startswith("python")
-        and script.endswith(".py")
-        and not Path(script).is_file()
-    ):
-        folder = Path(script).parent
-        near = did_you_mean(
-            Path(script).name, [p.name for p in folder.glob("*.py")] if folder.is_dir() else []
-        )
         return [
-            f"COMMAND: no such script, got '{script}'; expected a file below {Path.cwd()}.{near}"
+            f"COMMAND: cannot be run, got '{first}'; expected a program. {_program_hint(first)}"
         ]
+    script = _python_script(program)
+    if script is not None and not Path(script).is_file():
+        folder = Path(script).parent
+        beside = [path.name for path in folder.glob("*.py")] if folder.is_dir() else []
+        near = did_you_mean(Path(script).name, beside)
+        expected = f"expected a file below {Path.cwd()}"
+        return [f"COMMAND: no such script, got '{script}'; {expected}.{near}"]
     return []
+
+
+def _warn_of_stdin() -> list[str]:
+    """Say that what is piped to hpctrain reaches no rank."""
+    import select
+    import stat
+
+    try:
+        kind = os.fstat(0).st_mode
+        piped = stat.S_ISFIFO(kind) or (stat.S_ISREG(kind) and os.fstat(0).st_size > 0)
+        waiting = piped and bool(select.select([0], [], [], 0)[0]) and not _is_at_end(0, kind)
+    except (OSError, ValueError):
+        return []
+    return ["standard input reaches no rank: ranks get /dev/null."] if waiting else []
+
+
+def _is_at_end(descriptor: int, kind: int) -> bool:
+    """Return whether a pipe that can be read holds nothing but its end."""
+    import fcntl
+    import stat
+    import termios
+
+    if not stat.S_ISFIFO(kind):
+        return False
+    held = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0")
+    return int.from_bytes(held, sys.byteorder) == 0
+
+
+def _program_hint(first: str) -> str:
+    if Path(first).is_file():
+        if os.access(first, os.X_OK):
+            return f"It is in this folder, which is not on PATH: ./{first}"
+        return f"Make it executable (chmod +x {first}), or run it by: python {first}"
+    beside = [path.name for path in Path(first).parent.glob("*")] if os.sep in first else []
+    return f"Is it installed and on PATH?{did_you_mean(Path(first).name, beside)}"
+
+
+def _python_script(program: tuple[str, ...]) -> str | None:
+    """Return the script that a python command names, None for another command.
+
+    >>> _python_script(("python", "-u", "-X", "dev", "train.py", "x.py"))
+    'train.py'
+    >>> _python_script(("python", "-m", "train.py")) is None
+    True
+    """
+    if not Path(program[0]).name.startswith("python"):
+        return None
+    words = iter(program[1:])
+    for word in words:
+        if word in ("-m", "-c", "-"):
+            return None
+        if word in ("-X", "-W"):
+            next(words, None)
+        elif not word.startswith("-"):
+            return word if word.endswith(".py") else None
+    return None
 
 
 def _default_name(program: tuple[str, ...], config_name: str | None, runs_dir: Path) -> str:
@@ -252,7 +325,8 @@ def _default_name(program: tuple[str, ...], config_name: str | None, runs_dir: P
     ]
     stem = words[-1] if words[0].startswith("python") else words[0]
     stem = "".join(c for c in stem if c.isascii() and (c.isalnum() or c in "._-")).strip("._-")
-    base = f"{stem or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # With a part of our PID: launches in the same second are told apart.
+    base = f"{stem or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid() % 1000:03d}"
     taken = {path.name for path in runs_dir.glob(f"{base}*")}
     names = (base if count == 1 else f"{base}-{count}" for count in range(1, len(taken) + 2))
     return next(name for name in names if name not in taken)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import selectors
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
+from hpctrain.errors import LaunchError
 from hpctrain.launch.channel import (
     HANDSHAKE_TIMEOUT_S,
     ChannelError,
@@ -96,8 +99,14 @@ class ChannelServer:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
-            return
+        except OSError as problem:
+            if problem.errno in (errno.EMFILE, errno.ENFILE):
+                raise LaunchError(
+                    f"channel: no file descriptor left for rank {len(self._connections)}, got a "
+                    f"limit of {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}; expected 3 a rank. "
+                    "Raise it: ulimit -n"
+                ) from problem
+            return  # the peer has gone already
         sock.setblocking(False)
         keep_alive(sock)
         connection = _Connection(sock)

@@ -19,8 +19,10 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from hpctrain.cores import count_cores
+from hpctrain.errors import HpctrainError
 from hpctrain.events import EVENTS_FD_VARIABLE
 from hpctrain.executor import Command, LocalExecutor, adopt_orphans
 from hpctrain.launch.channel import (
@@ -38,8 +40,11 @@ from hpctrain.launch.channel import (
 from hpctrain.launch.mpi_library import find_foreign_mpi
 from hpctrain.launch.rank_env import RankIdentity, find_rank, plan_rank_env
 
+if TYPE_CHECKING:
+    import subprocess
+
 HEARTBEAT_INTERVAL_S = 5.0
-FIRST_HEARTBEAT_S = 1.0
+FIRST_LOOK_S = 0.1
 # Enough for a burst of output; beyond it the program waits, as it would on a full pipe.
 MAX_UNSENT_BYTES = 4 << 20
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -81,7 +86,7 @@ class RankShim:
         self.last_step: int | None = None
         self.kill_at_s: float | None = None
         self.foreign_mpi: str | None = None
-        self.child = None
+        self.child: subprocess.Popen[bytes] | None = None
         self.connection = self._connect(address)
 
     def run(self) -> int:
@@ -124,7 +129,9 @@ class RankShim:
     def _start(self) -> int | None:
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "events")}
         os.set_inheritable(pipes["events"][1], True)
-        self.environ[EVENTS_FD_VARIABLE] = str(pipes["events"][1])
+        # With the pipe's identity: a process that closed it may have reused the number.
+        inode = os.fstat(pipes["events"][1]).st_ino
+        self.environ[EVENTS_FD_VARIABLE] = f"{pipes['events'][1]}:{inode}"
         # A program inherits blocked signals. SIGUSR1 would end a trainer that is still importing;
         # so it waits until the trainer listens.
         holds = self.environ.get(SAVE_SIGNAL_VARIABLE) == "held"
@@ -156,24 +163,29 @@ class RankShim:
 
     def _watch(self) -> int:
         assert self.child is not None
-        heartbeat_at_s = time.monotonic() + FIRST_HEARTBEAT_S
+        heartbeat_at_s = time.monotonic() + HEARTBEAT_INTERVAL_S
+        look_every_s = FIRST_LOOK_S
+        look_at_s = time.monotonic() + look_every_s
         while True:
             now_s = time.monotonic()
             if now_s >= heartbeat_at_s:
                 self._send("beat", step=self.last_step)
-                self._check_mpi_library()
                 heartbeat_at_s = now_s + HEARTBEAT_INTERVAL_S
+            if now_s >= look_at_s:
+                self._check_mpi_library()
+                look_every_s = min(2 * look_every_s, HEARTBEAT_INTERVAL_S)
+                look_at_s = now_s + look_every_s
             if self.kill_at_s is not None and now_s >= self.kill_at_s:
                 _signal_group(self.child.pid, signal.SIGKILL)
                 self.kill_at_s = float("inf")
-            deadline_s = min(heartbeat_at_s, self.kill_at_s or heartbeat_at_s)
+            deadline_s = min(heartbeat_at_s, look_at_s, self.kill_at_s or heartbeat_at_s)
             for key, _ in self.selector.select(max(0.0, deadline_s - now_s)):
                 self._handle(key.fd, key.data)
             self._write_out()
             code = self.child.poll()
             if code is not None:
-                self._read_what_is_left()
                 self._end_descendants()
+                self._read_what_is_left()
                 number = -code if code < 0 else None
                 code = code if code >= 0 else 128 - code
                 if self.foreign_mpi:
@@ -183,10 +195,13 @@ class RankShim:
 
     def _check_mpi_library(self) -> None:
         """End a program that belongs to another MPI: every rank of it runs alone."""
-        if self.foreign_mpi:
+        if self.foreign_mpi or self.rank.size == 1 or self.environ.get("HPCTRAIN_ANY_MPI"):
             return
         for pid in _descendants(os.getpid()):
-            with suppress(OSError), open(f"/proc/{pid}/maps", encoding="utf-8") as file:
+            with (
+                suppress(OSError),
+                open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file,
+            ):
                 problem = find_foreign_mpi(file.read(), self.environ)
                 if problem:
                     self.foreign_mpi = f"{problem}: every rank would run alone"
@@ -246,22 +261,37 @@ class RankShim:
         except BlockingIOError:
             return False
         if not data:
-            self.selector.unregister(descriptor)
+            if descriptor in self.paused_pipes:
+                self.paused_pipes.remove(descriptor)
+            else:
+                self.selector.unregister(descriptor)
             os.close(descriptor)
             del self.open_pipes[descriptor]
         elif source == "events":
-            for line in self.event_lines.feed(data):
-                self._pass_on_event(line)
+            self._read_events(data)
         else:
             self._send("output", stream=source, data=data.decode("latin-1"))
         return bool(data)
 
+    def _read_events(self, data: bytes) -> None:
+        try:
+            lines = self.event_lines.feed(data)
+        except ChannelError as problem:
+            self.event_lines = LineBuffer()
+            warning = f"hpctrain: an event was dropped: {problem}\n"
+            self._send("output", stream="stderr", data=warning)
+            return
+        for line in lines:
+            self._pass_on_event(line)
+
     def _pass_on_event(self, line: bytes) -> None:
         try:
             event = json.loads(line)
-            self.last_step = event.get("step", self.last_step)
-        except (ValueError, AttributeError):
+            step = event.get("step")
+        except (ValueError, RecursionError, AttributeError):
             return  # some other program wrote to the descriptor
+        if isinstance(step, int):
+            self.last_step = step
         self._send("event", record=event)
 
     def _read_what_is_left(self) -> None:
@@ -280,8 +310,9 @@ class RankShim:
     def _send(self, kind: str, **fields: object) -> None:
         if self.connection is None:
             fields["rank"] = self.rank.rank
-            sys.stdout.buffer.write(STDIO_MARK + encode_frame(kind, **fields))
-            sys.stdout.buffer.flush()
+            with suppress(OSError):  # mpirun is gone too: there is nobody left to tell
+                sys.stdout.buffer.write(STDIO_MARK + encode_frame(kind, **fields))
+                sys.stdout.buffer.flush()
             return
         self.unsent += encode_frame(kind, **fields)
         self._write_out()
@@ -310,16 +341,18 @@ class RankShim:
             self.paused_pipes = []
 
     def _flush(self) -> None:
-        """Send all that waits, for as long as the launcher takes it, then close in order."""
-        if self.connection is None:
-            return
-        self.connection.settimeout(self.grace_s)
-        try:
-            self.connection.sendall(self.unsent)
-            self.connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the launcher went first; there is nobody left to tell
-        self.connection.close()
+        """Send all that waits, however slowly the launcher takes it, then close in order."""
+        while self.connection is not None and self.unsent:
+            for key, _ in self.selector.select(1.0):
+                if key.data in ("launcher", "signal"):
+                    self._handle(key.fd, key.data)
+            self._write_out()
+            if self.kill_at_s is not None and time.monotonic() >= self.kill_at_s:
+                break  # asked to end, and the launcher does not listen
+        if self.connection is not None:
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_WR)
+            self.connection.close()
 
 
 def _run_unobserved(program: tuple[str, ...], environ: Mapping[str, str]) -> int:
@@ -362,4 +395,8 @@ def _interfaces() -> dict[str, tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except HpctrainError as refused:
+        print(f"error: {refused}", file=sys.stderr)
+        sys.exit(refused.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from hpctrain.executor import Command, render_command
-from hpctrain.launch.plan import LaunchPlan
+from hpctrain.launch.plan import LaunchPlan, Reason
 from hpctrain.launch.start import plan_as_json
 
 WIDE_COLUMNS = 150
@@ -66,16 +67,27 @@ def _print_reasons(plan: LaunchPlan) -> None:
     console = Console(highlight=False, markup=False)
     title = f"{plan.np} rank{'s' if plan.np > 1 else ''} with {plan.mpi}"
     table = Table(title=title, title_justify="left", show_lines=True)
+    rows = _grouped(plan.reasons)
     if console.width >= WIDE_COLUMNS:
         for heading in ("flag or variable", "value", "rule", "fact", "source"):
             table.add_column(heading, overflow="fold")
-        for reason in plan.reasons:
-            table.add_row(reason.setting, reason.value, reason.rule, reason.fact, reason.source)
+        for settings, values, reason in rows:
+            table.add_row(settings, values, reason.rule, reason.fact, reason.source)
     else:  # five columns would be unreadable: the same five, in two
         table.add_column("flag or variable, value", overflow="fold", ratio=2)
         table.add_column("rule, fact, source", overflow="fold", ratio=3)
-        for reason in plan.reasons:
-            setting = f"{reason.setting} {reason.value}".strip()
-            why = f"{reason.rule}\nfact: {reason.fact}\nsource: {reason.source}"
-            table.add_row(setting, why)
+        for settings, values, reason in rows:
+            pairs = zip(settings.split("\n"), values.split("\n"), strict=True)
+            setting = "\n".join(" ".join(pair).strip() for pair in pairs)
+            table.add_row(setting, f"{reason.rule}\nfact: {reason.fact}\nsource: {reason.source}")
     console.print(table)
+
+
+def _grouped(reasons: Sequence[Reason]) -> list[tuple[str, str, Reason]]:
+    """Return (settings, values, reason), one a reason: neighbours that share one share a row."""
+    rows = []
+    for _, same in itertools.groupby(reasons, key=lambda r: (r.rule, r.fact, r.source)):
+        group = list(same)
+        settings = "\n".join(reason.setting for reason in group)
+        rows.append((settings, "\n".join(reason.value for reason in group), group[0]))
+    return rows

@@ -7,7 +7,6 @@ ever, and without BatchMode it asks for passwords that nobody sees.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hpctrain.facts import is_address
 from hpctrain.hosts import Host
@@ -49,6 +48,7 @@ def render_ssh_config(hosts: Sequence[Host], ssh_configs: Sequence[str]) -> str:
         "  ServerAliveCountMax 2",
         "  ConnectTimeout 10",
     ]
-    own = [str(Path.home() / ".ssh" / "config"), "/etc/ssh/ssh_config"]
-    lines += [f'Include "{path}"' for path in (*ssh_configs, *own)]
+    own = ("~/.ssh/config", "/etc/ssh/ssh_config")
+    lines += [f'Include "{path}"' for path in ssh_configs]
+    lines += [f"Include {path}" for path in own]
     return "\n".join(lines) + "\n"

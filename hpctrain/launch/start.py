@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from hpctrain import __version__
 from hpctrain.config import dump_toml
-from hpctrain.errors import PlanError
+from hpctrain.errors import LaunchError
 from hpctrain.launch.console import RunConsole
 from hpctrain.launch.plan import LaunchPlan
 from hpctrain.launch.prepare import Prepared
@@ -25,6 +26,7 @@ def start_run(plan: LaunchPlan, prepared: Prepared) -> int:
     Raises:
         RunDirectoryError: the run's name is taken or in use.
         PlanError: mpirun cannot be started.
+        LaunchError: the launcher itself cannot go on, e.g. on a full disk.
     """
     _allow_open_files(plan.np)
     run = RunDirectory.create(prepared.run_path, resume=prepared.resume)
@@ -36,13 +38,14 @@ def start_run(plan: LaunchPlan, prepared: Prepared) -> int:
             console.warn(warning)
         console.header(attempt)
         run.event("attempt", attempt=attempt, np=plan.np, hosts=[p.host for p in plan.placement])
+        supervisor = Supervisor(plan, run, console)
         try:
-            outcome = Supervisor(plan, run, console).run()
+            outcome = supervisor.run()
         except OSError as problem:
-            raise PlanError(
-                f"{plan.command.argv[0]}: cannot be started: {problem.strerror}."
+            run_sweep(supervisor.attempt_id, plan.remote_hosts, plan.ssh_options)
+            raise LaunchError(
+                f"{run.path}: the launcher cannot go on: {problem}. All ranks were ended."
             ) from problem
-        left = _sweep(plan, outcome)
         run.event(
             "run_finished",
             attempt=attempt,
@@ -53,8 +56,9 @@ def start_run(plan: LaunchPlan, prepared: Prepared) -> int:
         )
         console.finish(outcome)
         if outcome.state == "failed" and outcome.silent_ranks:
-            left = [*_diagnose(plan, outcome), *left]
-        for line in left:
+            for line in _diagnose(plan, outcome):
+                console.warn(line)
+        for line in _sweep(plan, outcome):
             console.warn(line)
         return outcome.exit_code
     finally:
@@ -86,8 +90,8 @@ def plan_as_json(plan: LaunchPlan) -> dict[str, Any]:
         "reasons": [asdict(reason) for reason in plan.reasons],
         "warnings": list(plan.warnings),
         "mpi": plan.mpi,
-        "versions": {"hpctrain": __version__},
-        "git_commit": _git_commit(),
+        "versions": {"hpctrain": __version__, "python": platform.python_version()},
+        "git_commit": git_commit(),
     }
 
 
@@ -103,22 +107,40 @@ def _sweep(plan: LaunchPlan, outcome: Outcome) -> list[str]:
     return run_sweep(outcome.attempt_id, plan.remote_hosts, plan.ssh_options)
 
 
-def _git_commit() -> str | None:
-    """Read the commit from .git without starting git: a launch must not wait for it."""
+def git_commit() -> str | None:
+    """Read the commit of this working directory; without git, which a launch must not wait for."""
     for folder in (Path.cwd(), *Path.cwd().parents):
-        head = folder / ".git" / "HEAD"
-        if not head.is_file():
-            continue
-        text = head.read_text().strip()
-        if not text.startswith("ref: "):
-            return text
-        reference = folder / ".git" / text.removeprefix("ref: ")
-        if reference.is_file():
-            return reference.read_text().strip()
-        packed = folder / ".git" / "packed-refs"
-        lines = packed.read_text().splitlines() if packed.is_file() else []
-        return next((line.split()[0] for line in lines if line.endswith(text[5:])), None)
+        try:
+            if (folder / ".git").exists():
+                return read_git_commit(folder / ".git")
+        except OSError:
+            return None
     return None
+
+
+def read_git_commit(git: Path) -> str | None:
+    """Return the commit that HEAD means, or None.
+
+    Args:
+        git: the ``.git`` of a checkout; a file, in a worktree or submodule, names the folder.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if git.is_file():
+        git = git.parent / git.read_text().strip().removeprefix("gitdir: ")
+    common = git / "commondir"
+    shared = git / common.read_text().strip() if common.is_file() else git
+    head = (git / "HEAD").read_text().strip()
+    if not head.startswith("ref: "):
+        return head
+    name = head.removeprefix("ref: ")
+    for folder in (git, shared):
+        if (folder / name).is_file():
+            return (folder / name).read_text().strip()
+    packed = shared / "packed-refs"
+    lines = packed.read_text().splitlines() if packed.is_file() else []
+    return next((line.split()[0] for line in lines if line.endswith(f" {name}")), None)
 
 
 def _allow_open_files(np: int) -> None:

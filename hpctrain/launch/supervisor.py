@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hpctrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE
+from hpctrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE, PlanError
 from hpctrain.executor import Command, LocalExecutor
 from hpctrain.launch.channel import (
     CHANNEL_VARIABLE,
@@ -82,6 +82,11 @@ class _Rank:
     exit_code: int | None = None
     step: int | None = None
 
+    def note_step(self, step: Any) -> None:
+        """Remember a step; foreign programs may report anything."""
+        if isinstance(step, int):
+            self.step = step
+
 
 class Supervisor:
     """Run one attempt to its end."""
@@ -96,10 +101,12 @@ class Supervisor:
         self.started_at_s = time.monotonic()
         self.failure: RankFailure | None = None
         self.stop_signal: int | None = None
+        self.mpirun: subprocess.Popen[bytes] | None = None
         self.stopping = False
         self.save_signal: int | None = None
         self.finished = False
         self.mpirun_was_signalled = False
+        self.stop_signals_seen = 0
         self.escalation: list[tuple[float, Callable[[], None]]] = []
         self.stdout_lines = LineBuffer()
         self.stderr_lines = LineBuffer()
@@ -122,21 +129,27 @@ class Supervisor:
             self._drain()
         finally:
             self._unwatch_signals(old_handlers)
-            self.server.close()
+            self.server.close()  # a shim whose program still runs now ends it
+            self._end_mpirun()
         return self._outcome(mpirun.returncode)
 
     # -- starting ------------------------------------------------------------------------------
 
     def _start(self) -> subprocess.Popen[bytes]:
         planned = self.plan.command
-        mpirun = LocalExecutor().start(
-            Command(planned.argv, {**planned.env, **self.live_env}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # Ours alone to signal: a terminal's Ctrl-C would otherwise reach it as well.
-            new_session=True,
-            parent_death_signal=signal.SIGTERM,
-        )
+        try:
+            mpirun = LocalExecutor().start(
+                Command(planned.argv, {**planned.env, **self.live_env}),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                # Ours alone to signal: a terminal's Ctrl-C would otherwise reach it as well.
+                new_session=True,
+                parent_death_signal=signal.SIGTERM,
+            )
+        except OSError as problem:
+            raise PlanError(
+                f"{planned.argv[0]}: cannot be started: {problem.strerror}; expected mpirun."
+            ) from problem
         self.mpirun = mpirun
         for pipe, buffer in (
             (mpirun.stdout, self.stdout_lines),
@@ -154,8 +167,17 @@ class Supervisor:
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self.signal_writer, warn_on_full_buffer=False)
         self.selector.register(self.signal_reader, selectors.EVENT_READ, self._on_signals)
-        watched = (*STOP_SIGNALS, *SAVE_SIGNALS, signal.SIGCHLD)
-        return {number: signal.signal(number, lambda *_: None) for number in watched}
+        # What is ignored stays ignored: nohup, or a shell's background job.
+        watched = {*STOP_SIGNALS, *SAVE_SIGNALS}
+        watched -= {n for n in watched if signal.getsignal(n) is signal.SIG_IGN}
+        return {n: signal.signal(n, self._count_signal) for n in (*watched, signal.SIGCHLD)}
+
+    def _count_signal(self, number: int, frame: object) -> None:
+        """Break off, at the third stop signal, even a write that blocks for ever."""
+        if number in STOP_SIGNALS:
+            self.stop_signals_seen += 1
+            if self.stop_signals_seen > 2:
+                raise KeyboardInterrupt
 
     def _unwatch_signals(self, old_handlers: dict[int, Any]) -> None:
         signal.set_wakeup_fd(-1)
@@ -195,16 +217,18 @@ class Supervisor:
 
     def _drain(self) -> None:
         """Hear out what ranks said before they ended."""
-        deadline_s = time.monotonic() + DRAIN_LIMIT_S
-        while time.monotonic() < deadline_s:
-            waiting = bool(self.server.connected_ranks) or self._pipes_are_open()
-            if not self._serve(0.05 if waiting else 0.0) and not waiting:
-                break
+        heard_at_s = time.monotonic()
+        while self.server.connected_ranks or self._pipes_are_open():
+            if self._serve(0.05):
+                heard_at_s = time.monotonic()
+            elif time.monotonic() > heard_at_s + DRAIN_LIMIT_S:
+                break  # something that outlived mpirun holds its end open, and says nothing
         for buffer in (self.stdout_lines, self.stderr_lines):
             for line in buffer.flush():
                 self._on_launcher_line(line)
 
     def _pipes_are_open(self) -> bool:
+        assert self.mpirun is not None
         open_files = self.selector.get_map()
         return any(pipe in open_files for pipe in (self.mpirun.stdout, self.mpirun.stderr))
 
@@ -219,7 +243,8 @@ class Supervisor:
             f"{self.plan.start_timeout_s:g} s (launch.start_timeout_s): rank {shown} on "
             f"{', '.join(hosts)}"
         )
-        self._fail(RankFailure(missing[0], hosts[0], None, None, "it never reported"))
+        first = self.ranks[missing[0]]
+        self._fail(RankFailure(missing[0], first.host, None, None, "it never reported"))
 
     def _fail(self, failure: RankFailure) -> None:
         """Take the first failure as the cause; whatever follows is its consequence."""
@@ -270,9 +295,20 @@ class Supervisor:
             action()
 
     def _signal_mpirun(self, number: int) -> None:
-        if self.mpirun.poll() is None:
+        if self.mpirun is not None and self.mpirun.poll() is None:
             self.mpirun_was_signalled = True
             self.mpirun.send_signal(number)
+
+    def _end_mpirun(self) -> None:
+        """End mpirun where an error has ended the loop before it."""
+        if self.mpirun is None or self.mpirun.poll() is not None:
+            return
+        self.mpirun.terminate()
+        try:
+            self.mpirun.wait(self.plan.grace_s)
+        except subprocess.TimeoutExpired:
+            self.mpirun.kill()
+            self.mpirun.wait()
 
     def _outcome(self, mpirun_code: int) -> Outcome:
         failure = self.failure
@@ -338,12 +374,12 @@ class Supervisor:
         elif kind == "event":
             record = frame["record"]
             if record.get("event") != "checkpoint":  # complete some steps after its own
-                rank.step = record.get("step", rank.step)
+                rank.note_step(record.get("step"))
             self.finished |= record.get("event") == "train_finished"
             self.run_directory.record(rank_number, record)
             self.console.event(rank_number, record)
         elif kind == "beat":
-            rank.step = frame.get("step") or rank.step
+            rank.note_step(frame.get("step"))
         elif kind == "hello":
             rank.host, rank.reported = frame["host"], True
             if self.stopping:  # it came late to a run that is over: tell it as well
@@ -369,11 +405,8 @@ class Supervisor:
         rank.exit_code = code
         self._record(rank_number, "rank_exit", exit_code=code, signal=number)
         if code != 0:
-            reason = frame.get("error") or (
-                f"signal {number} ({signal.Signals(number).name})"
-                if number
-                else f"exit code {code}"
-            )
+            ended_by = f"signal {number}{_signal_name(number)}" if number else f"exit code {code}"
+            reason = frame.get("error") or ended_by
             self._fail(RankFailure(rank_number, rank.host, code, number, reason))
 
     def _on_lost(self, rank_number: int) -> None:
@@ -400,6 +433,13 @@ class Supervisor:
     def _record(self, rank_number: int, event: str, **fields: Any) -> None:
         record = {"schema": 1, "event": event, "time_s": round(time.time(), 6), **fields}
         self.run_directory.record(rank_number, record)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal
+        return ""
 
 
 class _PipeReader:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import launching
 import pytest
 from launching import MPI_PROGRAM, WAITING_PROGRAM, processes_with, run
 
+from hpctrain.launch.supervisor import DRAIN_LIMIT_S
 from hpctrain.rundir import summarize_run
 
 pytestmark = pytest.mark.needs("mpirun")
@@ -173,6 +175,71 @@ def test_every_byte_of_every_rank_is_in_its_log(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [done.log(rank) == expected_burst(rank) for rank in (0, 1)] == [True, True]
     assert done.stdout.encode(errors="replace").count(b"\n") == 20000
+
+
+def test_a_reader_that_takes_its_time_loses_nothing_and_ends_nothing(tmp_path):
+    """More output than all buffers hold, and for longer than any of our limits nobody reads."""
+    program = "import sys; sys.stdout.write('x' * 9_000_000)"
+    limits = ("--set", "launch.grace_s=0.2")
+    process = launching.start(tmp_path, "--np", "1", *limits, "--", sys.executable, "-c", program)
+    launching.wait_for_output(tmp_path, [0])
+    time.sleep(DRAIN_LIMIT_S + 1.0)
+    done = launching.finish(process, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (len(done.stdout), len(done.log(0))) == (9_000_000, 9_000_000)
+
+
+@pytest.mark.parametrize("redirect", ["2>&1 | head -1", "2>/dev/full", "| true"])
+def test_a_reader_that_leaves_does_not_end_the_run(tmp_path, redirect):
+    program = "import hpctrain\nfor n in range(2000): hpctrain.report_step(n); print('x' * 200)"
+    hpctrain = f"{sys.executable} -m hpctrain run --name r --np 2 -- {sys.executable} -c"
+    line = f'{hpctrain} "$PROGRAM" {redirect}'
+    subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, env={**os.environ, "PROGRAM": program}, check=False,
+        capture_output=True, timeout=120, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    summary = tmp_path / "runs" / "r"
+    launching.wait_until(lambda: summarize_run(summary).state != "running", "the run to end")
+    assert summarize_run(summary).state == "done"
+    assert summarize_run(summary).step == 1999
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(tmp_path, marker):
+    program = (sys.executable, "-c", WAITING_PROGRAM, marker)
+    process = launching.start(tmp_path, "--np", "1", "--", *program, prefix=["nohup"])
+    launching.wait_for_output(tmp_path, [0])
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    assert launching.finish(process, tmp_path).returncode == 130
+
+
+def test_whatever_a_program_reports_the_run_ends_well(tmp_path):
+    program = (
+        "import hpctrain, os\n"
+        "hpctrain.report_step(1 if os.environ['RANK'] == '0' else 'epoch 1')\n"
+        "hpctrain.report_step(2, text='x' * 9_000_000)\n"
+        "hpctrain.report_step(3)"
+    )
+    done = run(tmp_path, "--np", "2", "--", sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+    assert "an event was dropped" in done.log(0).decode()
+    assert summarize_run(done.path).step == 3
+
+
+def test_a_pasted_dry_run_does_not_take_its_name(tmp_path):
+    arguments = ("--np", "2", "-H", f"localhost:1,{os.uname().nodename}:1", "--", "true")
+    dry = run(tmp_path, "--dry-run", *arguments)
+    subprocess.run(["sh", "-c", dry.stdout], cwd=tmp_path, check=True, timeout=60)
+    assert run(tmp_path, *arguments).returncode == 0
+
+
+def test_what_is_piped_in_is_said_to_reach_nobody(tmp_path):
+    argv = [sys.executable, "-m", "hpctrain", "run", "--np", "1", "--", "cat"]
+    done = subprocess.run(
+        argv, cwd=tmp_path, input="hello", capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "standard input reaches no rank" in done.stderr
 
 
 DEAF_LAUNCHER = """

@@ -197,6 +197,20 @@ def test_a_node_that_is_switched_off(tmp_path, name, marker):
     assert "n2: could not be swept" in done.stderr
 
 
+def test_a_pulled_cable_ends_the_run(tmp_path, name):
+    """Nobody sends a farewell here: only probes of the connections find out."""
+    with nodes_up(tmp_path) as own:
+        arguments, _ = on_hostfile(own)
+        program = (sys.executable, "-c", WAITING_PROGRAM, "611")
+        process = own.start(*arguments, "--", *program, name=name)
+        launching.wait_for_output(tmp_path, range(4), name)
+        own.pull_cable("n2")
+        done = launching.finish(process, tmp_path, name)
+    assert done.returncode not in (0, 130)
+    assert "failed: " in done.stderr
+    assert "n2: could not be swept" in done.stderr
+
+
 def test_a_port_of_its_own_and_users_in_the_hostfile(tmp_path, name):
     with nodes_up(tmp_path, ports={"n2": 2222}) as own:
         assert [h.port for h in parse_hostfile(own.hostfile.read_text()).hosts] == [None, 2222]

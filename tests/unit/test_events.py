@@ -5,7 +5,7 @@ import os
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hpctrain
@@ -14,7 +14,9 @@ from hpctrain.events import EVENTS_FD_VARIABLE, emit, encode_event, report_step
 
 def json_values(**more):
     plain = st.none() | st.booleans() | st.integers() | st.floats(**more) | st.text()
-    return st.recursive(plain, lambda one: st.lists(one) | st.dictionaries(st.text(), one))
+    return st.recursive(
+        plain, lambda one: st.lists(one) | st.dictionaries(st.text(), one), max_leaves=8
+    )
 
 
 def strict(line):
@@ -26,6 +28,7 @@ def strict(line):
     return json.loads(line, parse_constant=refuse)
 
 
+@settings(max_examples=60)
 @given(json_values())
 def test_every_value_is_one_line_of_strict_json(value):
     line = encode_event("step", value=value)
@@ -34,6 +37,7 @@ def test_every_value_is_one_line_of_strict_json(value):
     assert (record["schema"], record["event"]) == (1, "step")
 
 
+@settings(max_examples=60)
 @given(json_values(allow_nan=False, allow_infinity=False))
 def test_values_come_back_as_they_were(value):
     assert strict(encode_event("step", value=value))["value"] == value
@@ -52,9 +56,13 @@ def test_the_time_is_the_wall_clocks_whatever_a_field_says():
     assert before_s - 1e-3 <= record["time_s"] <= time.time() + 1e-3
 
 
-def test_a_value_that_is_no_json_is_refused():
-    with pytest.raises(TypeError):
-        encode_event("step", loss=object())
+def test_a_value_that_is_no_json_becomes_text_or_a_number():
+    from decimal import Decimal
+
+    event = json.loads(encode_event("step", a={1}, b=Decimal("1.5"), c=object, d={2: (3,)}))
+    assert (event["a"], event["b"], event["d"]) == ("{1}", 1.5, {"2": [3]})
+    assert "object" in event["c"]
+    assert json.loads(encode_event("step", time_s="mine"))["time_s"] > 1e9
 
 
 @pytest.fixture
@@ -103,7 +111,6 @@ class Scalar:
         return 0.5
 
 
-@pytest.mark.xfail(strict=True, reason="report_step raises TypeError, and only under a launcher")
 def test_a_step_with_a_scalar_of_numpy_or_torch_ends_no_training(pipe):
     report_step(1, loss=Scalar())
     assert strict(os.read(pipe[0], 4096))["step"] == 1

@@ -189,6 +189,34 @@ def test_slots_of_a_host_that_was_asked_and_of_one_that_was_not():
     assert any("n2 has no slots=" in warning for warning in plan.warnings)
 
 
+def test_names_of_this_machine_are_one_host():
+    own = replace(HEAD, cores=4)
+    hosts = parse_host_list("localhost,head,localhost.localdomain").hosts
+    plan = plan_launch(request(hosts=hosts), facts(launcher=own))
+    assert [(p.host, p.ranks) for p in plan.placement] == [("localhost", 4)]
+    given = parse_host_list("localhost:2,head:1,n1:1").hosts
+    plan = plan_launch(request(hosts=given), facts(launcher=own))
+    assert [(p.host, p.ranks) for p in plan.placement] == [("localhost", 3), ("n1", 1)]
+
+
+def test_what_was_never_asked_or_long_ago_is_said():
+    asked, known = remote()
+    plan = plan_launch(asked, known)
+    assert any("n1, n2: never asked" in warning for warning in plan.warnings)
+    told = {reason.setting: reason.fact for reason in plan.reasons}
+    assert told["--mca pml"] == "no active RDMA port known; 2 hosts were never asked"
+    week_old = {"n1": replace(NODE, probed_at_s=1e9), "n2": replace(NODE, probed_at_s=1e9)}
+    plan = plan_launch(asked, replace(known, hosts=week_old, now_s=1e9 + 7 * 86400))
+    assert any("asked 7 days ago" in warning for warning in plan.warnings)
+    fresh = plan_launch(asked, replace(known, hosts=week_old, now_s=1e9 + 60))
+    assert fresh.warnings == ()
+
+
+def test_a_subnet_for_one_machine_is_ignored_and_said():
+    plan = plan_launch(request(np=1, launch=LaunchConfig(subnet="10.9.0.0/16")), facts())
+    assert plan.warnings == ("launch.subnet is ignored: all ranks are on this machine.",)
+
+
 # -- network -------------------------------------------------------------------------------------
 
 

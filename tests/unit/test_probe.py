@@ -41,18 +41,19 @@ def cache(monkeypatch, tmp_path):
 
 # -- parsers -------------------------------------------------------------------------------------
 
-# NVIDIA's MIG user guide, "Creating GPU instances", of an A100 with MIG on.
+# The layout of GPUs with MIG on, as several projects publish it; not captured by ourselves.
 MIG_LIST = """\
-GPU 0: A100-SXM4-40GB (UUID: GPU-e86cb44c-6756-fd30-cd4a-1e6da3caf9b0)
-  MIG 3g.20gb Device 0: (UUID: MIG-GPU-e86cb44c-6756-fd30-cd4a-1e6da3caf9b0/1/0)
-  MIG 3g.20gb Device 1: (UUID: MIG-GPU-e86cb44c-6756-fd30-cd4a-1e6da3caf9b0/2/0)
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-11111111-2222-3333-4444-555555555555)
+  MIG 3g.20gb     Device  0: (UUID: MIG-aaaaaaaa-2222-3333-4444-555555555555)
+  MIG 1g.5gb      Device  1: (UUID: MIG-bbbbbbbb-2222-3333-4444-555555555555)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-22222222-2222-3333-4444-555555555555)
 """
 
 
 @pytest.mark.parametrize(
     ("text", "gpus"),
     [
-        (MIG_LIST, ("A100-SXM4-40GB",)),
+        (MIG_LIST, ("NVIDIA A100-SXM4-40GB",) * 2),
         ("GPU 0: NVIDIA H200 (UUID: GPU-1)\nGPU 1: NVIDIA A40 (UUID: GPU-2)\n",
          ("NVIDIA H200", "NVIDIA A40")),
         ("GPU 10: NVIDIA GH200 480GB (UUID: GPU-3)\r\n", ("NVIDIA GH200 480GB",)),
@@ -72,7 +73,7 @@ def test_gpus_of_nvidia_smi(text, gpus):
     ],
 )  # fmt: skip
 def test_cuda_visible_devices(value, count):
-    assert parse_visible_devices(value, 4) == count
+    assert len(parse_visible_devices(value, ("A",) * 4)) == count
 
 
 @pytest.mark.parametrize(
@@ -143,16 +144,14 @@ def test_gpus_are_those_that_may_be_used(monkeypatch, visible, gpus):
     assert (facts.gpus, facts.interfaces) == (gpus, ())
 
 
-@pytest.mark.xfail(strict=True, reason="gpus[:visible] takes the first names, not the named ones")
 def test_the_names_are_those_of_the_visible_gpus(monkeypatch):
     monkeypatch.setattr(probe, "_probe_gpus", lambda executor: ("A", "A", "B"))
     environ = {"CUDA_VISIBLE_DEVICES": "2,0"}
     assert probe_this_host(environ, RecordingExecutor(), interfaces=False).gpus == ("B", "A")
 
 
-@pytest.mark.xfail(strict=True, reason="gpus[:visible] is at most one per GPU, whatever MIG says")
 def test_mig_devices_are_slots(monkeypatch):
-    monkeypatch.setattr(probe, "_probe_gpus", lambda executor: parse_gpu_list(MIG_LIST))
+    monkeypatch.setattr(probe, "_probe_gpus", lambda executor: parse_gpu_list(MIG_LIST)[:1])
     environ = {"CUDA_VISIBLE_DEVICES": "MIG-aaaa,MIG-bbbb"}
     facts = probe_this_host(environ, RecordingExecutor(), interfaces=False)
     assert facts.default_slots == 2
@@ -209,7 +208,6 @@ def test_every_host_is_asked_once_and_its_answer_kept(cluster, cache):
     assert not list(cache.glob("*.json.*"))
 
 
-@pytest.mark.xfail(strict=True, reason="probe_hosts asks host.name; ssh_config speaks of the alias")
 def test_an_ipv6_host_is_asked_by_the_name_that_the_ssh_config_explains(cluster):
     cluster.answers = {"fd00::7": answer(NODE), host_alias("fd00::7"): answer(NODE)}
     probe_hosts(parse_hostfile("[fd00::7] user=ada port=2222").hosts, ("-F", "x"))
@@ -253,11 +251,9 @@ GOOD = host_facts_as_json(NODE)
         json.dumps({key: value for key, value in GOOD.items() if key != "cores"}).encode(),
         pytest.param(
             json.dumps({**GOOD, "cores": None}).encode(),
-            marks=pytest.mark.xfail(strict=True, reason="types of plain fields are not checked"),
         ),
         pytest.param(
             json.dumps({**GOOD, "interfaces": [{"name": "e", "addresses": ["?"]}]}).encode(),
-            marks=pytest.mark.xfail(strict=True, reason="addresses are not checked"),
         ),
     ],
 )  # fmt: skip

