@@ -26,6 +26,7 @@ setup: ## Create or update .venv: pinned packages, torch, an MPI, hpctrain, Horo
 demo: setup ## Train a small transformer on this machine: 2 ranks, mpirun, Horovod, real text
 	@$(RUN) data prepare --source stdlib --tokenizer bytes --out data/stdlib-bytes
 	@$(RUN) run --np 2 --config demo --oversubscribe
+	@echo "Next: . .venv/bin/activate; hpctrain preflight; hpctrain run --np 2 -- python your_script.py"
 
 test: ## Run every test that this machine can run; say what was skipped and why
 	@$(PYTHON) tools/bootstrap.py --test

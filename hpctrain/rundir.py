@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hpctrain.errors import RunDirectoryError
+from hpctrain.errors import RunDirectoryError, did_you_mean
 from hpctrain.events import encode_event
 
 LOCK_FILE = ".lock"
@@ -42,6 +42,8 @@ class RunDirectory:
         self.path = path
         self._lock = lock
         self._files: dict[str, IO[bytes]] = {}
+        # Logs of earlier attempts end here.
+        self._begun_at = {log.name: log.stat().st_size for log in (path / "logs").glob("*.log")}
 
     @classmethod
     def create(cls, path: Path, *, resume: bool = False) -> RunDirectory:
@@ -112,11 +114,11 @@ class RunDirectory:
         self._append("logs/mpirun.log", data)
 
     def log_tail(self, rank: int, lines: int) -> list[str]:
-        """Return the last lines of a rank's log."""
+        """Return the last lines of what this attempt wrote to a rank's log."""
         try:
             with open(self.path / "logs" / log_name(rank), "rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - 16384))
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(self._begun_at.get(log_name(rank), 0), end - 16384))
                 text = file.read().decode(errors="replace")
         except OSError:
             return []
@@ -202,6 +204,7 @@ class RunSummary:
     started_at_s: float | None
     duration_s: float | None
     exit_code: int | None
+    failure: str | None
     step: int | None
     steps: int | None
     loss: float | None
@@ -241,8 +244,15 @@ def summarize_run(path: Path) -> RunSummary:
         started_at_s=started,
         duration_s=round(ended - started, 3) if started and ended else None,
         exit_code=finished.get("exit_code"),
+        failure=_describe_failure(finished.get("failure")),
         **{key: latest.get(key) for key in ("step", "steps", "loss", "val_loss", "tokens_per_s")},
     )
+
+
+def _describe_failure(failure: Any) -> str | None:
+    if not isinstance(failure, dict):
+        return None
+    return f"rank {failure.get('rank')} on {failure.get('host')}: {failure.get('reason')}"
 
 
 def list_runs(runs_dir: Path) -> list[RunSummary]:
@@ -261,9 +271,12 @@ def find_run(runs_dir: Path, name: str) -> Path:
     Raises:
         RunDirectoryError: the name is none, or no run's.
     """
+    if os.path.normpath(os.path.dirname(name) or runs_dir) == os.path.normpath(runs_dir):
+        name = os.path.basename(name)  # as hpctrain prints it: runs/NAME
     check_name(name)
     if not (runs_dir / name / LOCK_FILE).exists():
-        raise RunDirectoryError(f"{runs_dir / name}: no such run. See: hpctrain runs list")
+        near = did_you_mean(name, [path.parent.name for path in runs_dir.glob(f"*/{LOCK_FILE}")])
+        raise RunDirectoryError(f"{runs_dir / name}: no such run. See: hpctrain runs list.{near}")
     return runs_dir / name
 
 

@@ -22,4 +22,10 @@ def command(shell: str) -> None:
 
     made_by = get_completion_class(shell)
     assert made_by is not None
-    click.echo(made_by(cli, {}, "hpctrain", "_HPCTRAIN_COMPLETE").source())
+    script = made_by(cli, {}, "hpctrain", "_HPCTRAIN_COMPLETE").source()
+    if shell == "bash":
+        # Where hpctrain offers nothing, what bash does without it: files.
+        script = script.replace(
+            "complete -o nosort", "complete -o bashdefault -o default -o nosort"
+        )
+    click.echo(script)

@@ -8,12 +8,18 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from hpctrain.cli.runs import complete_run_name
+
 
 def _complete_set(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    from hpctrain.config import all_keys
+    from hpctrain.config import all_keys, choices_of
 
+    key, equals, value = incomplete.partition("=")
+    if equals:
+        choices = choices_of(key)
+        return [CompletionItem(f"{key}={each}") for each in choices if each.startswith(value)]
     return [CompletionItem(f"{key}=") for key in all_keys() if key.startswith(incomplete)]
 
 
@@ -23,11 +29,18 @@ def _complete_config(
     from hpctrain.recipes import recipe_names
 
     recipes = [CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)]
-    return [*recipes, CompletionItem(incomplete, type="file")]
+    return recipes or _complete_file(ctx, param, incomplete)
+
+
+def _complete_file(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
 
 
 @click.command(
-    context_settings={"ignore_unknown_options": False},
+    # What follows the program's name is the program's, also without --.
+    context_settings={"allow_interspersed_args": False},
     epilog="""\b
 Examples:
   hpctrain run --config demo                            train the demo on this machine
@@ -42,7 +55,7 @@ Exit codes: 0 done; that of the first rank that failed; 2 usage; 75 stopped by S
 saved and resumable; 130 Ctrl-C; 128+n signal n.
 """,
 )
-@click.option("--np", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots.")
+@click.option("--np", "-np", "-n", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots.")
 @click.option("--hosts", type=click.Path(path_type=Path), help="Open MPI hostfile.")
 @click.option("-H", "host_list", metavar="LIST", help="Hosts and slots: a:2,node[1-4]:8.")
 @click.option(
@@ -60,7 +73,11 @@ saved and resumable; 130 Ctrl-C; 128+n signal n.
     shell_complete=_complete_set,
     help="Override one setting, e.g. train.steps=100. Repeatable.",
 )
-@click.option("--name", help="The run's name. Default: the program and the time.")
+@click.option(
+    "--name",
+    shell_complete=complete_run_name,
+    help="The run's name. Default: the program and the time.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run called --name.")
 @click.option(
     "--runs-dir",
@@ -79,7 +96,13 @@ saved and resumable; 130 Ctrl-C; 128+n signal n.
 @click.option("--explain", is_flag=True, help="Print why each flag and variable is there.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --explain: as JSON.")
 @click.option("--probe", is_flag=True, help="Ask the hosts for their facts first, and keep them.")
-@click.argument("program", nargs=-1, type=click.UNPROCESSED)
+@click.argument(
+    "program",
+    metavar="[COMMAND]...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=_complete_file,
+)
 def command(
     np: int | None,
     hosts: Path | None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hpctrain.rundir import RunSummary
 
 
-def _complete_name(
+def complete_run_name(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     folder = Path(ctx.params.get("runs_dir") or "runs")
@@ -58,7 +58,7 @@ def list_command(runs_dir: Path, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name", shell_complete=_complete_name)
+@click.argument("name", shell_complete=complete_run_name)
 @runs_dir_option
 @json_option
 def show(name: str, runs_dir: Path, as_json: bool) -> None:
@@ -72,6 +72,7 @@ def show(name: str, runs_dir: Path, as_json: bool) -> None:
         return
     rows = [
         ("state", _state(run)),
+        *([("failed first", run.failure)] if run.failure else []),
         ("command", run.command or "?"),
         ("ranks", f"{run.np} on {', '.join(run.hosts)}"),
         ("started", _when(run.started_at_s)),
@@ -90,7 +91,7 @@ def show(name: str, runs_dir: Path, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("names", nargs=-1, required=True, shell_complete=_complete_name)
+@click.argument("names", nargs=-1, required=True, shell_complete=complete_run_name)
 @runs_dir_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(names: tuple[str, ...], runs_dir: Path, yes: bool) -> None:
@@ -152,4 +153,8 @@ def _seconds(value: float | None) -> str:
 
 
 def _when(value: float | None) -> str:
-    return "-" if value is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if value is None:
+        return "-"
+    when = time.localtime(value)
+    today = time.strftime("%Y-%m-%d", when) == time.strftime("%Y-%m-%d")
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d", when)

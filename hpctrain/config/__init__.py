@@ -3,6 +3,7 @@
 from hpctrain.config.load import (
     all_keys,
     as_tables,
+    choices_of,
     config_from_tables,
     dump_toml,
     load_config,
@@ -14,6 +15,7 @@ __all__ = [
     "Config",
     "all_keys",
     "as_tables",
+    "choices_of",
     "config_from_tables",
     "dump_toml",
     "load_config",

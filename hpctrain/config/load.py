@@ -12,6 +12,12 @@ from typing import Any, get_args, get_type_hints
 from hpctrain.config.schema import Config
 from hpctrain.errors import ConfigError, did_you_mean, raise_all
 
+# Of these only one is given: one by --set takes the place of the other in a file.
+_RIVALS = {
+    "train.global_batch_size": "batch_size_per_rank",
+    "train.batch_size_per_rank": "global_batch_size",
+}
+
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration file and apply ``--set`` overrides.
@@ -139,6 +145,18 @@ def _toml_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def choices_of(key: str) -> list[str]:
+    """Return the words that a setting (``section.key``) may have; [] where it takes others.
+
+    >>> choices_of("comm.backend")
+    ['horovod', 'none']
+    """
+    section, _, name = key.partition(".")
+    model = _type_hints(Config).get(section)
+    hint = _type_hints(model).get(name) if model else None
+    return [choice for choice in get_args(hint) if isinstance(choice, str)]
+
+
 def _convert_table(model: type[Any], table: Any, prefix: str, where: Any, errors: list[str]) -> Any:
     """Convert key by key, so that one wrong value does not hide the next."""
     if not isinstance(table, Mapping):
@@ -193,6 +211,9 @@ def _apply_override(
             errors.append(f"--set {override}: '{part}' is a value, not a table.")
             return
     node[path[-1]] = _parse_value(text.strip())
+    rival = _RIVALS.get(".".join(path))
+    if rival is not None and f"{path[0]}.{rival}" not in origins:
+        node.pop(rival, None)  # a setting of the file's, which this one replaces
     origins[".".join(path)] = f"--set {override}"
 
 

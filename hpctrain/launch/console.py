@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import click
@@ -39,6 +40,7 @@ class RunConsole:
         self.partial_lines: dict[tuple[int, str], bytes] = {}
         self.launcher_tail: list[str] = []
         self.gone: list[TextIO] = []
+        self.held_back = b""
         self.at_line_start = {False: True, True: True}  # of standard output, of standard error
 
     # -- while it runs -------------------------------------------------------------------------
@@ -136,8 +138,12 @@ class RunConsole:
 
     # -- at the end ----------------------------------------------------------------------------
 
-    def finish(self, outcome: Outcome) -> None:
-        """Say how it ended, and where to look."""
+    def finish(self, outcome: Outcome, causes: Sequence[str] = ()) -> None:
+        """Say how it ended, and where to look.
+
+        Args:
+            causes: what asking the hosts that never reported has found.
+        """
         for (rank, host), rest in self.partial_lines.items():
             if rest:
                 self._tag(rank, host, rest)
@@ -145,6 +151,7 @@ class RunConsole:
             with contextlib.suppress(OSError):
                 self.progress.stop()
             self.progress = None
+            self._write(self.held_back, to_stderr=False)
         if outcome.state == "done":
             self._say_done(outcome)
         elif outcome.state == "resumable":
@@ -159,7 +166,7 @@ class RunConsole:
             self._say(f"stopped by {signal_name}{at} after {_duration(outcome.duration_s)}; "
                       f"{self.run_directory.path}")  # fmt: skip
         else:
-            self._say_failed(outcome)
+            self._say_failed(outcome, causes)
 
     def _say_done(self, outcome: Outcome) -> None:
         words = [f"done in {_duration(outcome.duration_s)}"]
@@ -170,23 +177,23 @@ class RunConsole:
         words += [f"{_count(rate)} tokens/s"] if isinstance(rate, (int, float)) else []
         self._say(f"{', '.join(words)}; {self.run_directory.path}")
 
-    def _say_failed(self, outcome: Outcome) -> None:
+    def _say_failed(self, outcome: Outcome, causes: Sequence[str]) -> None:
         mark = click.style("failed: ", fg="red", bold=True)
-        failure = outcome.failure
-        if failure is None or failure.rank in outcome.silent_ranks:
-            silent, total = len(outcome.silent_ranks), self.plan.np
-            when = f" before {silent} of {total} ranks had started" if silent else ""
-            self._say(f"{mark}mpirun ended with exit code {outcome.exit_code}{when}. It said:")
-            tail = self.launcher_tail[-LAUNCHER_TAIL_LINES:] or ["(nothing)"]
-            log = self.run_directory.path / "logs" / "mpirun.log"
-        else:
+        failure, silent = outcome.failure, outcome.silent_ranks
+        if failure is not None and failure.rank not in silent:
             at = f" at step {outcome.step}" if outcome.step is not None else ""
             self._say(f"{mark}rank {failure.rank} on {failure.host} failed first: "
                       f"{failure.reason}{at}, after {_duration(outcome.duration_s)}.")  # fmt: skip
             tail = self.run_directory.log_tail(failure.rank, RANK_TAIL_LINES)
-            tail = tail or ["(it printed nothing)"]
             log = self.run_directory.path / "logs" / log_name(failure.rank)
-        for line in tail:
+        else:
+            when = f" before {len(silent)} of {self.plan.np} ranks had started" if silent else ""
+            what = f"rank {failure.rank} {failure.reason}" if failure else "mpirun ended"
+            self._say(f"{mark}{what}{when}{'.' if causes else '. mpirun said:'}")
+            # Where a cause is known, mpirun's guesses (firewalls, PATH …) only hide it.
+            tail = causes or self.launcher_tail[-LAUNCHER_TAIL_LINES:]
+            log = self.run_directory.path / "logs" / "mpirun.log"
+        for line in tail or ["(it printed nothing)"]:
             self._say(f"  | {line[-LONGEST_TAIL_CHARACTERS:]}")
         self._say(f"  log: {log}")
 
@@ -220,10 +227,13 @@ class RunConsole:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def _print_above_the_bar(self, data: bytes) -> None:
+        """Print whole lines: a piece of one would be torn from the rest by the bar."""
         from rich.text import Text
 
-        text = Text.from_ansi(data.decode(errors="replace").rstrip("\n"))
-        self.progress.console.print(text, soft_wrap=True)
+        lines, newline, self.held_back = (self.held_back + data).rpartition(b"\n")
+        if newline:
+            text = Text.from_ansi(lines.decode(errors="replace"))
+            self.progress.console.print(text, soft_wrap=True)
 
 
 def _duration(seconds: float | None) -> str:

@@ -58,7 +58,8 @@ def plan_placement(
         ranks[index] = min(count, np - sum(ranks))
     if np > sum(slots):
         warnings.append(
-            f"{np} ranks share {sum(slots)} {what} ({counted}): each runs slower than on its own."
+            f"{np} ranks share {sum(slots)} {what.rstrip('s') if sum(slots) == 1 else what} "
+            f"({counted}): each runs slower than on its own."
         )
     while sum(ranks) < np:
         for index, limit in enumerate(limits):

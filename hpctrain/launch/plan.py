@@ -72,6 +72,12 @@ class LaunchPlan:
     save_timeout_s: float = 60.0
 
     @property
+    def shim_words(self) -> int:
+        """How many words at the end of the command are not mpirun's: shim and program."""
+        argv = self.command.argv
+        return len(self.program) + argv[::-1][len(self.program) :].index(self.python) + 1
+
+    @property
     def rank_hosts(self) -> tuple[str, ...]:
         """The host of each rank."""
         return tuple(place.host for place in self.placement for _ in range(place.ranks))
@@ -108,7 +114,8 @@ def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
         draft.add_ssh_config(remote)
         warnings += draft.add_forwarding()
     draft.add_what_ranks_decide(situation)
-    program = (request.python, "-m", SHIM_MODULE, "--", *request.program)
+    shim = (request.python, *request.python_options, "-m", SHIM_MODULE)
+    program = (*shim, "--", *request.program)
     mpirun = posixpath.join(posixpath.dirname(facts.mpirun), draft.dialect.program)
     return LaunchPlan(
         command=Command((mpirun, *draft.argv, *request.launch.mpirun_args, *program), draft.env),

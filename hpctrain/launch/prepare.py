@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -39,7 +40,9 @@ from hpctrain.probe import (
 from hpctrain.recipes import find_recipe
 from hpctrain.rundir import check_name
 
-TRAINER = ("-m", "hpctrain.train")
+# -P keeps a random.py beside the user's scripts from standing in for Python's own.
+SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
+TRAINER = (*SAFE_PATH, "-m", "hpctrain.train")
 CONFIG_VARIABLE = "HPCTRAIN_CONFIG_JSON"
 
 
@@ -78,6 +81,7 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     Raises:
         ConfigError, HostfileError, PlanError, RunDirectoryError: as their pages say.
     """
+    asked, resume_warnings = _resume_same_program(asked)
     is_trainer = not asked.program
     config = _read_config(asked)
     errors: list[str] = []
@@ -118,12 +122,30 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
         counts_cores=is_trainer and config.train.device == "cpu",
         rank_env=rank_env,
         environ=dict(environ),
+        python_options=SAFE_PATH,
     )
     warnings = list(host_list.warnings) if host_list else []
     if elsewhere:
         warnings += [f"{problem} (looked for on this machine)" for problem in program_problems]
-    warnings += _warn_of_stdin()
+    warnings += [*resume_warnings, *_warn_of_stdin()]
     return Prepared(request, config, run_path, asked.resume, is_trainer, tuple(warnings))
+
+
+def _resume_same_program(asked: Asked) -> tuple[Asked, list[str]]:
+    """Go on with the program that a resumed run ran, and say so where another one is given."""
+    plan = asked.runs_dir / (asked.name or "") / "plan.json"
+    if not asked.resume or not asked.name or not plan.is_file():
+        return asked, []
+    try:
+        before = shlex.split(json.loads(plan.read_text(encoding="utf-8"))["program"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return asked, []
+    was_trainer = before[-2:] == list(TRAINER[-2:])
+    if not asked.program:
+        return asked if was_trainer else replace(asked, program=tuple(before)), []
+    if was_trainer or list(asked.program) != before:
+        return asked, [f"{asked.name} ran another program before: {shlex.join(before)}"]
+    return asked, []
 
 
 def _read_config(asked: Asked) -> Config:

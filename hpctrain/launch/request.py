@@ -39,3 +39,4 @@ class LaunchRequest:
     rank_env: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
+    python_options: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ def render_script(plan: LaunchPlan) -> str:
         lines.append(shlex.join(["mkdir", "-p", *folders]))
     for path, text in plan.files.items():
         lines.append(f"cat > {shlex.quote(path)} <<'EOF'\n{text}EOF")
-    lines.append(_render_wrapped(plan.command))
+    lines.append(_render_wrapped(plan))
     return "\n".join(lines) + "\n"
 
 
@@ -46,18 +46,17 @@ def print_plan(plan: LaunchPlan, warnings: Sequence[str], *, dry_run: bool, expl
         click.echo(click.style("warning: ", fg="yellow", bold=True) + warning, err=True)
 
 
-def _render_wrapped(command: Command) -> str:
+def _render_wrapped(plan: LaunchPlan) -> str:
     """Break the line before each flag of mpirun, so that it can be read."""
-    words = shlex.split(render_command(command))
-    end = words.index("-m") - 1 if "-m" in words else len(words)
+    command = plan.command
+    before = Command(command.argv[: len(command.argv) - plan.shim_words], command.env)
     parts: list[list[str]] = [[]]
-    for index, word in enumerate(words):
-        if index and index < end and word.startswith("-"):
+    for word in shlex.split(render_command(before)):
+        if parts[-1] and word.startswith("-"):
             parts.append([])
-        if index == end:
-            parts.append([])
-        parts[-1].append(shlex.quote(word))
-    return " \\\n  ".join(" ".join(part) for part in parts if part)
+        parts[-1].append(word)
+    parts.append(list(command.argv[len(command.argv) - plan.shim_words :]))
+    return " \\\n  ".join(shlex.join(part) for part in parts)
 
 
 def _print_reasons(plan: LaunchPlan) -> None:

@@ -54,10 +54,8 @@ def start_run(plan: LaunchPlan, prepared: Prepared) -> int:
             duration_s=round(outcome.duration_s, 3),
             failure=asdict(outcome.failure) if outcome.failure else None,
         )
-        console.finish(outcome)
-        if outcome.state == "failed" and outcome.silent_ranks:
-            for line in _diagnose(plan, outcome):
-                console.warn(line)
+        unheard = outcome.state == "failed" and bool(outcome.silent_ranks)
+        console.finish(outcome, _diagnose(plan, outcome) if unheard else [])
         for line in _sweep(plan, outcome):
             console.warn(line)
         return outcome.exit_code

@@ -244,7 +244,8 @@ class Supervisor:
             f"{', '.join(hosts)}"
         )
         first = self.ranks[missing[0]]
-        self._fail(RankFailure(missing[0], first.host, None, None, "it never reported"))
+        reason = f"did not report within {self.plan.start_timeout_s:g} s"
+        self._fail(RankFailure(missing[0], first.host, EXIT_FAILED, None, reason))
 
     def _fail(self, failure: RankFailure) -> None:
         """Take the first failure as the cause; whatever follows is its consequence."""
@@ -324,7 +325,10 @@ class Supervisor:
             saved = self.save_signal is not None and not self.finished
             state, code = ("resumable", EXIT_RESUMABLE) if saved else ("done", EXIT_OK)
         else:
-            state, code = ("done" if mpirun_code == 0 else "failed"), mpirun_code
+            # Where ranks never began, whatever mpirun says is no rank's code (255, 213, also 0).
+            started = all(rank.reported for rank in self.ranks)
+            code = mpirun_code if started else EXIT_FAILED
+            state = "done" if code == EXIT_OK else "failed"
         return Outcome(
             state=state,
             exit_code=code,

@@ -363,3 +363,33 @@ def test_the_trainer_trains_on_two_ranks(tmp_path):
     assert "done in" in done.stderr
     assert "runs/r" in done.stderr
     assert "steps = 12" in (done.path / "run.toml").read_text()
+
+
+SHADOWS = ("socket.py", "json.py", "random.py", "hpctrain.py", "selectors.py")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="python -P came with Python 3.11")
+def test_files_beside_the_users_program_do_not_stand_in_for_ours(tmp_path):
+    for name in SHADOWS:
+        (tmp_path / name).write_text("raise SystemExit('the wrong module')\n")
+    # As the installed command starts: without the working directory on Python's path.
+    start = "from hpctrain.cli import main; main()"
+    argv = [sys.executable, "-P", "-c", start, "run", "--np", "2", "--", "echo", "fine"]
+    done = subprocess.run(
+        argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+
+
+def test_a_resumed_command_is_the_same_command(tmp_path):
+    assert run(tmp_path, "--np", "1", "--", "echo", "one two").returncode == 0
+    again = run(tmp_path, "--np", "1", "--resume")
+    assert (again.returncode, again.stdout) == (0, "one two\n")
+    other = run(tmp_path, "--np", "1", "--resume", "--", "echo", "three")
+    assert "ran another program before: echo 'one two'" in other.stderr
+
+
+def test_what_follows_the_program_is_the_programs(tmp_path):
+    done = run(tmp_path, "--np", "1", "echo", "--np", "7", "--name", "x", "--no-such-option")
+    assert done.stdout == "--np 7 --name x --no-such-option\n"

@@ -20,7 +20,7 @@ MPIRUN = """\
 #!/bin/sh
 case "$1" in --version) echo "mpirun (Open MPI) 5.0.11"; exit;; esac
 touch "$NOTES/mpirun-was-started"
-while [ "$2" != -m ]; do
+while [ "$2" != -m ] && [ "$2" != -P ]; do
   [ "$1" = --np ] && np=$2
   shift
 done
@@ -360,7 +360,7 @@ def test_the_trainers_configuration_is_in_the_plan(hpctrain, monkeypatch):
     monkeypatch.setattr("hpctrain.launch.prepare.check_trainer", lambda config, facts: None)
     done = hpctrain("run", "--dry-run", "--json", "--config", "demo", "--set", "train.steps=7")
     plan = json.loads(done.out)
-    assert plan["argv"][-3:] == [sys.executable, "-m", "hpctrain.train"]
+    assert plan["argv"][-2:] == ["-m", "hpctrain.train"]
     assert json.loads(plan["env"]["HPCTRAIN_CONFIG_JSON"])["train"]["steps"] == 7
 
 
@@ -451,3 +451,12 @@ def test_a_rank_may_die_of_any_signal(place):
     done = run_process(place, "--np", "1", "--", *program)
     assert "Traceback" not in done.stderr
     assert done.returncode == 128 + 35
+
+
+def test_an_mpirun_that_starts_nobody_is_no_success(place):
+    (place.parent / "bin" / "mpirun").write_text(
+        '#!/bin/sh\ncase "$1" in --version) echo "mpirun (Open MPI) 5.0.11";; esac\nexit 0\n'
+    )
+    done = run_process(place, "--np", "2", "--", "true")
+    assert done.returncode == 1
+    assert "mpirun ended before 2 of 2 ranks had started" in done.stderr

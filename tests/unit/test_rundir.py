@@ -253,7 +253,7 @@ def summary(runs, name, state, **changes):
     known = dict(
         name=name, path=str(runs / name), state=state, attempts=1, command="python train.py", np=4,
         hosts=("n1", "n2"), started_at_s=100.0, duration_s=5.0, exit_code=None, step=2, steps=10,
-        loss=4.0, val_loss=4.5, tokens_per_s=120.0,
+        loss=4.0, val_loss=4.5, tokens_per_s=120.0, failure=None,
     )  # fmt: skip
     return RunSummary(**{**known, **changes})
 
