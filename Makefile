@@ -1,6 +1,8 @@
 # Every target sets up what it needs, once; see `make help`.
 
 PYTHON ?= python3
+# Given on the command line or in the environment, it makes a new .venv where that has another.
+ANY_PYTHON := $(if $(filter file,$(origin PYTHON)),,--any-python)
 TORCH_INDEX_URL ?=
 export TORCH_INDEX_URL
 
@@ -21,7 +23,7 @@ help: ## List the targets and variables
 	@echo "  PYTEST_ARGS      further arguments for pytest, such as '-k hosts'"
 
 setup: ## Create or update .venv: pinned packages, torch, an MPI, hpctrain, Horovod
-	@$(PYTHON) tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py $(ANY_PYTHON)
 
 demo: setup ## Train a small transformer on this machine: 2 ranks, mpirun, Horovod, real text
 	@$(RUN) data prepare --source stdlib --tokenizer bytes --out data/stdlib-bytes
@@ -29,14 +31,14 @@ demo: setup ## Train a small transformer on this machine: 2 ranks, mpirun, Horov
 	@echo "Next: . .venv/bin/activate; hpctrain preflight; hpctrain run --np 2 -- python your_script.py"
 
 test: ## Run every test that this machine can run; say what was skipped and why
-	@$(PYTHON) tools/bootstrap.py --test
+	@$(PYTHON) tools/bootstrap.py $(ANY_PYTHON) --test
 	@.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 test-deps: ## Install the system packages that some tests need (root; asks unless YES=1 or CI=true)
 	@$(PYTHON) tools/test_deps.py
 
 lint: ## Check style and common mistakes
-	@$(PYTHON) tools/bootstrap.py --test
+	@$(PYTHON) tools/bootstrap.py $(ANY_PYTHON) --test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ class Progress:
         self.log = logs / "setup.log"
         self.line = ""
         self.shown = 0  # percent of a build
+        self.noted = False  # whether the step's own line is no longer the last one
         self.started_s = 0.0
         self.live = sys.stdout.isatty()
         logs.mkdir(parents=True, exist_ok=True)
@@ -40,11 +42,16 @@ class Progress:
         self.log.write_bytes(b"")
         self.line = f"[{self.number}/{self.total}] {what} …"
         self.shown = 0
+        self.noted = False
         self.started_s = time.monotonic()
         print(self.line, end=" ", flush=True)
         yield
         done = f"{time.monotonic() - self.started_s:.0f} s"
-        print(f"\r{self.line} {done}        " if self.live else done, flush=True)
+        if self.live:
+            self._rewrite("    done," if self.noted else self.line, done)
+            print(flush=True)
+        else:
+            print(done, flush=True)
 
     def run(self, argv: Sequence[str], hint: str) -> None:
         """Run a command of the current step to its end.
@@ -83,7 +90,13 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Print a line below the one of the current step."""
-        print(f"\n    {text}", end=" ", flush=True)
+        self.noted = True
+        print(f"\n    {text}", end="\n" if self.live else " ", flush=True)
+
+    def _rewrite(self, line: str, end: str) -> None:
+        """Replace the last line of the terminal, cut so that it stays one."""
+        room = shutil.get_terminal_size().columns - len(end) - 2
+        print(f"\r\x1b[K{line[:room]} {end}", end="", flush=True)
 
     def _show(self, line: str) -> None:
         """Show how far a build is, and what it changes and why."""
@@ -91,7 +104,8 @@ class Progress:
             percent = int(match[1])
             if self.live:
                 elapsed_s = time.monotonic() - self.started_s
-                print(f"\r{self.line} {percent} %, {elapsed_s:.0f} s ", end="", flush=True)
+                line = "    compiling" if self.noted else self.line
+                self._rewrite(line, f"{percent} %, {elapsed_s:.0f} s")
             elif self.shown == 0:
                 self.note("compiling")
             elif percent // 25 > self.shown // 25:

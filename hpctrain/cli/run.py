@@ -55,7 +55,9 @@ Exit codes: 0 done; that of the first rank that failed; 2 usage; 75 stopped by S
 saved and resumable; 130 Ctrl-C; 128+n signal n.
 """,
 )
-@click.option("--np", "-np", "-n", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots.")
+@click.option(
+    "--np", "-np", "-n", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots."
+)
 @click.option("--hosts", type=click.Path(path_type=Path), help="Open MPI hostfile.")
 @click.option("-H", "host_list", metavar="LIST", help="Hosts and slots: a:2,node[1-4]:8.")
 @click.option(
