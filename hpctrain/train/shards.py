@@ -32,6 +32,15 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerFile:
+    """The tokenizer that made the tokens, kept with them."""
+
+    file: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
     """The training or the validation part."""
 
@@ -50,6 +59,10 @@ class DataIndex:
     dtype: Literal["uint8", "uint16", "uint32"]
     separator: int
     splits: dict[Literal["train", "validation"], Split]
+    tokenizer_file: TokenizerFile | None = None
+    """None where the tokenizer needs none."""
+    end_token: str | None = None
+    """The separator's name in the tokenizer's file, where it was asked for by name."""
     source: dict[str, Any] = field(default_factory=dict)
     """What it was made of, for people."""
     request: dict[str, Any] = field(default_factory=dict)
@@ -86,37 +99,37 @@ def read_index(folder: Path) -> DataIndex:
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise DataError(f"{where}: damaged index: {problem}. {again} --force") from problem
     missing = [name for name in (TRAIN, VALIDATION) if name not in index.splits]
-    names = [shard.file for split in index.splits.values() for shard in split.shards]
+    names = [file.file for file in _files(index)]
     outside = [name for name in names if Path(name).name != name]
     if missing or outside:
-        reason = f"no split {missing[0]!r}" if missing else f"shard outside, got {outside[0]!r}"
+        reason = f"no split {missing[0]!r}" if missing else f"file outside, got {outside[0]!r}"
         raise DataError(f"{where}: damaged index: {reason}. {again} --force")
     return index
 
 
 def find_damage(folder: Path, index: DataIndex, *, checksums: bool = False) -> list[str]:
-    """Return what is wrong with the shards, one message each; nothing where all is well.
+    """Return what is wrong with the files, one message each; nothing where all is well.
 
     Args:
         checksums: also read every byte and compare its sha256, not the sizes alone.
     """
     problems = []
-    for shard in (shard for split in index.splits.values() for shard in split.shards):
+    for shard in _files(index):
         path = folder / shard.file
         try:
             size_bytes = path.stat().st_size
             if size_bytes != shard.size_bytes:
                 problems.append(
-                    f"{show(str(path))}: damaged shard, got {size_bytes} bytes; "
+                    f"{show(str(path))}: damaged, got {size_bytes} bytes; "
                     f"expected {shard.size_bytes}."
                 )
             elif checksums and (sha256 := _sha256(path)) != shard.sha256:
                 problems.append(
-                    f"{show(str(path))}: damaged shard, got sha256 {sha256[:16]}…; "
+                    f"{show(str(path))}: damaged, got sha256 {sha256[:16]}…; "
                     f"expected {shard.sha256[:16]}…"
                 )
         except OSError as problem:
-            problems.append(f"{show(str(path))}: shard cannot be read: {problem.strerror}.")
+            problems.append(f"{show(str(path))}: cannot be read: {problem.strerror}.")
     return problems
 
 
@@ -173,6 +186,11 @@ class Windows:
             path = self._folder / self._shards[shard].file
             self._maps[shard] = np.memmap(path, dtype=self._dtype, mode="r")
         return self._maps[shard]
+
+
+def _files(index: DataIndex) -> list[Shard | TokenizerFile]:
+    shards = [shard for split in index.splits.values() for shard in split.shards]
+    return shards if index.tokenizer_file is None else [*shards, index.tokenizer_file]
 
 
 def _sha256(path: Path) -> str:
