@@ -144,7 +144,7 @@ def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Commun
     header = [
         ("model", f"{params:,} parameters: {size.num_layers} layers, d_model {size.d_model}, "
                   f"{size.num_heads} heads, {size.position} positions"),
-        ("data", f"{config.data.path}: {data[TRAIN].tokens:,} training tokens, {validation}"),
+        ("data", f"{setup.data}: {data[TRAIN].tokens:,} training tokens, {validation}"),
         ("step", f"{setup.global_batch} sequences of {size.seq_len} tokens = "
                  f"{setup.global_batch * size.seq_len:,} tokens"),
         ("ranks", f"{comm.size} on {where}, {comm.backend}, {train.precision}"),
@@ -156,6 +156,6 @@ def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Commun
         )  # fmt: skip
     reporter.started(
         header, params=params, steps=train.steps, backend=comm.backend,
-        precision=train.precision, data=config.data.path, global_batch_size=setup.global_batch,
+        precision=train.precision, data=setup.data, global_batch_size=setup.global_batch,
         seq_len=size.seq_len,
     )  # fmt: skip

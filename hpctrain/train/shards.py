@@ -160,8 +160,8 @@ class Windows:
         self._folder = folder
         self._dtype = np.dtype(index.dtype).newbyteorder("<")
         self._shards = index.splits[split].shards
-        counts = [max(shard.tokens - 1, 0) // seq_len for shard in self._shards]
-        self._ends = np.cumsum(counts, dtype=np.int64)
+        self._counts = [max(shard.tokens - 1, 0) // seq_len for shard in self._shards]
+        self._ends = np.cumsum(self._counts, dtype=np.int64)
         self._maps: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -171,20 +171,30 @@ class Windows:
         """Return the windows of the given numbers: (samples,) → (samples, seq_len + 1) int64."""
         import numpy as np
 
+        if len(self._shards) == 1:
+            return self._map(0)[samples].astype(np.int64)
         tokens = np.empty((len(samples), self.seq_len + 1), dtype=np.int64)
         shards = np.searchsorted(self._ends, samples, side="right")
-        for row, (sample, shard) in enumerate(zip(samples.tolist(), shards.tolist(), strict=True)):
-            first = int(self._ends[shard - 1]) if shard else 0
-            start = (sample - first) * self.seq_len
-            tokens[row] = self._map(shard)[start : start + self.seq_len + 1]
+        for shard in np.unique(shards).tolist():
+            here = shards == shard
+            first = self._ends[shard] - self._counts[shard]
+            tokens[here] = self._map(shard)[samples[here] - first]
         return tokens
 
     def _map(self, shard: int) -> np.ndarray:
+        """Return a shard's windows, (windows, seq_len + 1), as a view into its memory map."""
         import numpy as np
 
         if shard not in self._maps:
             path = self._folder / self._shards[shard].file
-            self._maps[shard] = np.memmap(path, dtype=self._dtype, mode="r")
+            # A plain array, for a memmap checks at each access what it is.
+            tokens = np.asarray(np.memmap(path, dtype=self._dtype, mode="r"))
+            self._maps[shard] = np.lib.stride_tricks.as_strided(
+                tokens,
+                (self._counts[shard], self.seq_len + 1),
+                (self.seq_len * tokens.itemsize, tokens.itemsize),
+                writeable=False,
+            )
         return self._maps[shard]
 
 
