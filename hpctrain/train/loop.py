@@ -18,6 +18,7 @@ from hpctrain.train.agreement import raise_together
 from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import ValidationBatches
 from hpctrain.train.exchange import GradientExchange
+from hpctrain.train.flops import flops_per_token
 from hpctrain.train.measure import Reporter, StepClock
 from hpctrain.train.model import Transformer, sum_token_losses
 from hpctrain.train.optimizer import (
@@ -44,7 +45,10 @@ def run_training(config: Config, comm: Communicator) -> None:
     exchange = GradientExchange(model, comm, config.comm.bucket_mb)
     optimizer = make_optimizer(exchange.buckets, config.optim)
     gradients = [bucket.gradients for bucket in exchange.buckets]
-    reporter = Reporter(comm, setup.device, tokens_per_step)
+    reporter = Reporter(
+        comm, setup.device, tokens_per_step,
+        flops_per_token=flops_per_token(setup.size), precision=train.precision,
+    )  # fmt: skip
     _report_start(reporter, config, setup, comm)
 
     val_loss = None
