@@ -22,6 +22,9 @@ from hpctrain.train.mixture import Mixture
 DEFAULT_BATCH_SIZE_PER_RANK = 8
 # Samples whose order is computed at once: a call for a few costs as much as one for hundreds.
 ORDER_BLOCK = 4096
+# Tokens that are read at once: handing a batch from thread to thread costs more than reading a
+# small one. 2 MiB as int64; a larger step is read by itself.
+CHUNK_TOKENS = 256 * 1024
 
 
 def resolve_global_batch_size(train: TrainConfig, size: int) -> int:
@@ -51,7 +54,7 @@ def share(total: int, part: int, parts: int) -> range:
 
 
 class TrainingBatches:
-    """One rank's part of every step, read by a thread while the step before it computes."""
+    """One rank's part of every step, read by a thread while the steps before it compute."""
 
     def __init__(
         self, samples: Mixture, *, global_batch: int, seed: int, rank: int, size: int,
@@ -60,33 +63,43 @@ class TrainingBatches:
         self._samples, self._device = samples, device
         self._global_batch, self._seed = global_batch, seed
         self._mine = np.asarray(share(global_batch, rank, size), dtype=np.int64)
-        self._block_steps = max(1, ORDER_BLOCK // len(self._mine))
+        self._chunk_steps = max(1, CHUNK_TOKENS // (len(self._mine) * (samples.seq_len + 1)))
+        # A whole number of chunks, so that no chunk needs the order of two blocks.
+        block_chunks = max(1, ORDER_BLOCK // (len(self._mine) * self._chunk_steps))
+        self._block_steps = block_chunks * self._chunk_steps
         self._block: tuple[int, np.ndarray] = (-1, np.empty((0, 0), dtype=np.int64))
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="hpctrain-data")
-        self._ahead: tuple[int, Future[Tensor]] | None = None
+        self._chunk: tuple[int, Tensor] | None = None
+        self._next: tuple[int, Future[Tensor]] | None = None
 
     def read(self, step: int, grad_accum_steps: int) -> list[tuple[Tensor, Tensor]]:
         """Return the step's (inputs, targets), each (batch, seq_len) int64, by micro-step.
 
         Args:
-            step: finished steps before this one; any, but the one after the last is there already.
+            step: finished steps before this one; any, but those that follow are there already.
             grad_accum_steps: parts to cut the rank's sequences into; empty parts are left out.
         """
-        if self._ahead is None or self._ahead[0] != step:
-            self._ahead = step, self._reader.submit(self._load, step)
-        rows = self._ahead[1].result()
-        self._ahead = step + 1, self._reader.submit(self._load, step + 1)
+        number, place = divmod(step, self._chunk_steps)
+        if self._chunk is None or self._chunk[0] != number:
+            if self._next is None or self._next[0] != number:
+                self._next = number, self._reader.submit(self._load, number)
+            self._chunk = number, self._next[1].result()
+            self._next = number + 1, self._reader.submit(self._load, number + 1)
+        rows = self._chunk[1][place]
         parts = [share(len(rows), part, grad_accum_steps) for part in range(grad_accum_steps)]
         return [_to_device(rows[part.start : part.stop], self._device) for part in parts if part]
 
-    def _load(self, step: int) -> Tensor:
-        number, place = divmod(step, self._block_steps)
-        if self._block[0] != number:
-            steps = number * self._block_steps + np.arange(self._block_steps)
+    def _load(self, number: int) -> Tensor:
+        """Return a chunk's sequences: (steps, sequences, seq_len + 1) int64."""
+        block, first = divmod(number * self._chunk_steps, self._block_steps)
+        if self._block[0] != block:
+            steps = block * self._block_steps + np.arange(self._block_steps)
             positions = (steps[:, None] * self._global_batch + self._mine).ravel()
             order = self._samples.samples_at(positions, self._seed)
-            self._block = number, order.reshape(self._block_steps, len(self._mine))
-        return _to_host(self._samples.read(self._block[1][place]), self._device)
+            self._block = block, order.reshape(self._block_steps, len(self._mine))
+        samples = self._block[1][first : first + self._chunk_steps].ravel()
+        rows = self._samples.read(samples).reshape(self._chunk_steps, len(self._mine), -1)
+        return _to_host(rows, self._device)
 
 
 class ValidationBatches:

@@ -25,6 +25,8 @@ _GOLDEN = 0x9E3779B97F4A7C15
 class SampleReader(Protocol):
     """A source of equally long samples, such as `hpctrain.train.shards.Windows`."""
 
+    seq_len: int
+
     def __len__(self) -> int: ...
 
     def read(self, samples: np.ndarray) -> np.ndarray:
@@ -37,6 +39,7 @@ class Mixture:
 
     def __init__(self, sources: Sequence[SampleReader], weights: Sequence[int] = (1,)) -> None:
         """Mix `sources` by whole `weights`; see :func:`whole_weights`."""
+        self.seq_len = sources[0].seq_len
         self._sources, self._weights = sources, np.array(weights, dtype=np.int64)
         self._counts = [len(source) for source in sources]
         self._firsts = np.cumsum([0, *self._counts], dtype=np.int64)

@@ -10,6 +10,7 @@ import torch  # noqa: E402
 
 from hpctrain.config.schema import TrainConfig  # noqa: E402
 from hpctrain.errors import ConfigError  # noqa: E402
+from hpctrain.train import data  # noqa: E402
 from hpctrain.train.data import (  # noqa: E402
     TrainingBatches,
     ValidationBatches,
@@ -111,13 +112,17 @@ def test_validation_takes_what_there_is():
     assert (few.sequences, none.sequences, list(none)) == (3, 0, [])
 
 
-def test_steps_may_be_read_in_any_order():
+@pytest.mark.parametrize("chunk_tokens", [1, 100, 1000])
+def test_steps_may_be_read_in_any_order(monkeypatch, chunk_tokens):
+    monkeypatch.setattr(data, "CHUNK_TOKENS", chunk_tokens)
     windows = Mixture([CountingWindows(10_000)])
     made = {"global_batch": 5, "seed": 3, "rank": 0, "size": 1, "device": CPU}
     in_order, anyhow = TrainingBatches(windows, **made), TrainingBatches(windows, **made)
     expected = {step: in_order.read(step, 1) for step in range(900)}
-    for step in (7, 8, 9, 899, 0, 818, 819, 820, 7):  # blocks of the order meet at 819
+    order = sample_at(np.arange(900 * 5), 10_000, 3).reshape(900, 5)
+    for step in (7, 8, 9, 899, 0, 818, 819, 820, 799, 800, 7):  # blocks of the order meet there
         ((inputs, targets),) = anyhow.read(step, 1)
+        assert inputs[:, 0].tolist() == order[step].tolist()
         assert torch.equal(inputs, expected[step][0][0])
         assert torch.equal(targets, expected[step][0][1])
 
