@@ -109,9 +109,13 @@ class Reporter:
 
     def step(
         self, step: int, steps: int, *, loss: float, lr: float, grad_norm: float,
-        new_steps: int, step_time_s: float, phases_s: dict[str, float],
+        new_steps: int, step_time_s: float, phases_s: dict[str, float], **more: object,
     ) -> None:  # fmt: skip
-        """Report `new_steps` steps, the last of which is number `step` (counted from 1)."""
+        """Report `new_steps` steps, the last of which is number `step` (counted from 1).
+
+        Args:
+            more: further fields of the step's event.
+        """
         if self._rank == 0:
             warm = step - new_steps >= min(WARMUP_STEPS, steps // 2)
             for counted in (self._all, self._warm) if warm else (self._all,):
@@ -125,6 +129,7 @@ class Reporter:
                 mfu=utilization(
                     tokens_per_s, self._flops_per_token, self._peak_flops, self._size
                 ),
+                **more,
             )  # fmt: skip
         self._events.emit(
             "rank_step", step=step, host=self._host, device=str(self._device),

@@ -15,10 +15,9 @@ from hpctrain.train.tokenizer import (
     BPE,
     BYTES,
     DEFAULT_VOCAB_SIZE,
-    BytesTokenizer,
     Tokenizer,
     import_tokenizers,
-    read_tokenizer_file,
+    open_tokenizer,
 )
 
 MIN_VOCAB_SIZE = 257
@@ -74,12 +73,10 @@ def open_requested_tokenizer(request: PrepareRequest) -> Tokenizer | None:
             f"{request.tokenizer}. Leave it out."
         )
     raise_all(DataError, errors)
-    if file:
-        return read_tokenizer_file(request.tokenizer, request.end_token)
     if learned:
         import_tokenizers()  # better missed now than after reading all the text
         return None
-    return BytesTokenizer()
+    return open_tokenizer(request.tokenizer, request.end_token)
 
 
 def check_json_field(request: PrepareRequest, files: Sequence[SourceFile]) -> None:

@@ -13,7 +13,7 @@ from hpctrain.errors import BuildError, DataError  # noqa: E402
 from hpctrain.train import encode  # noqa: E402
 from hpctrain.train.prepare import PrepareRequest, prepare_data  # noqa: E402
 from hpctrain.train.shards import TRAIN, VALIDATION, find_damage, read_index  # noqa: E402
-from hpctrain.train.tokenizer import END_TOKEN, learn_bpe, open_tokenizer  # noqa: E402
+from hpctrain.train.tokenizer import END_TOKEN, learn_bpe, tokenizer_of  # noqa: E402
 
 TEXT = "".join(
     f"def f{n}(x): return x + {n}  # größer als {n} … {END_TOKEN}\n" for n in range(3000)
@@ -43,7 +43,7 @@ def tokens_of(folder, split):
 def test_text_comes_back_from_the_folder_alone(ask, tmp_path):
     index = ask(vocab_size=600).index
     assert (index.tokenizer, index.vocab_size, index.dtype) == ("bpe", 600, "uint16")
-    tokenizer = open_tokenizer(tmp_path / "out", index)
+    tokenizer = tokenizer_of(tmp_path / "out", index)
     texts = []
     for split in (TRAIN, VALIDATION):
         tokens = tokens_of(tmp_path / "out", split)
@@ -63,6 +63,7 @@ def test_the_same_request_elsewhere_makes_the_same_bytes(ask, tmp_path):
     one, other = ask(vocab_size=500).index, ask("other", vocab_size=500).index
     assert one.digest == other.digest
     assert one.tokenizer_file == other.tokenizer_file
+    assert one.tokenizer_file.sha256 != ask("third", vocab_size=501).index.tokenizer_file.sha256
     assert not ask(vocab_size=500).made
 
 
@@ -90,7 +91,7 @@ def test_a_tokenizers_file_makes_the_same_tokens(ask, tmp_path):
     with pytest.raises(DataError, match=r"mine\.json: has no token that ends a document"):
         ask("third", tokenizer=str(file))
     assert ask("third", tokenizer=str(file), end_token="<|finis|>").index.separator == 0
-    assert open_tokenizer(tmp_path / "third", read_index(tmp_path / "third")).separator == 0
+    assert tokenizer_of(tmp_path / "third", read_index(tmp_path / "third")).separator == 0
 
 
 def test_large_vocabularies_take_four_bytes(ask, tmp_path):
@@ -112,7 +113,7 @@ def test_a_damaged_tokenizer_is_found(ask, tmp_path):
     path.unlink()
     assert "tokenizer.json: cannot be read" in find_damage(tmp_path / "out", index)[0]
     with pytest.raises(DataError, match=r"tokenizer\.json: cannot be read"):
-        open_tokenizer(tmp_path / "out", index)
+        tokenizer_of(tmp_path / "out", index)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,11 @@ def test_a_file_that_is_no_tokenizer_is_an_error(ask, tmp_path):
         ask(tokenizer=str(tmp_path / "text.py"))
 
 
+def test_bytes_become_the_text_again(ask, tmp_path):
+    tokenizer = tokenizer_of(tmp_path / "out", ask(tokenizer="bytes").index)
+    assert tokenizer.decode(tokenizer.encode(TEXT.encode()).tolist()) == TEXT.encode()
+
+
 def test_without_the_library_the_error_names_the_command(ask, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(BuildError, match=r"tokenizers: cannot be imported.*pip install"):
@@ -144,7 +150,7 @@ def test_without_the_library_the_error_names_the_command(ask, monkeypatch):
 
 def test_what_is_no_utf8_becomes_the_replacement_character():
     tokenizer = learn_bpe([b"some text"], 300)
-    (tokens,) = tokenizer.encode_all([b"a\xffb\0"])
+    tokens = tokenizer.encode(b"a\xffb\0")
     assert tokenizer.decode(tokens.tolist()) == "a\ufffdb\0".encode()
     assert [len(t) for t in tokenizer.encode_all([b"", b"a"])] == [0, 1]
 
