@@ -190,6 +190,23 @@ def test_a_mixture_gives_the_same_losses_at_any_size(train, data, tmp_path):
     assert "65.66 % " in runs[0].values("train_started", "data")[0]
 
 
+def test_subwords_train_as_bytes_do(train, tmp_path):
+    tiers.require("tokenizers")
+    from hpctrain.train.prepare import PrepareRequest, prepare_data
+
+    source, out = str(Path(os.__file__).parent / "json"), tmp_path / "bpe"
+    request = PrepareRequest(
+        sources=(source,), out=out, tokenizer="bpe", vocab_size=400, validation_fraction=0.1
+    )
+    prepare_data(request)
+    run = train(2, {"data.path": out, "model.vocab_size": 400, "data.tokenizer": "bpe"})
+    assert run.returncode == 0, run.stderr
+    losses = run.values("step", "loss")
+    assert losses[0] == pytest.approx(math.log(400), rel=0.05)
+    assert losses[-1] < losses[0] - 0.5
+    assert run.values("step", "perplexity") == pytest.approx([math.exp(loss) for loss in losses])
+
+
 def test_a_mixture_of_two_tokenizers_is_an_error_that_names_the_remedy(train, data, tmp_path):
     tiers.require("tokenizers")
     run = train(1, mixed(data, tmp_path, tokenizer="bpe", vocab_size=300), alone=True)
