@@ -146,7 +146,7 @@ def _keepalive(situation: Situation) -> Iterator[Setting]:
     if situation.is_remote:
         yield Setting(
             "keepalive", "",
-            "a pulled cable is noticed in seconds; by default only after 300 s and 9 probes of 20 s",
+            "a pulled cable is noticed in seconds; by default after 300 s and 9 probes of 20 s",
             "ranks on other hosts", "prte_info --all of Open MPI 5.0.11",
         )  # fmt: skip
 
