@@ -11,11 +11,11 @@ RUN := .venv/bin/hpctrain
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-deps lint clean
+.PHONY: help setup demo test test-deps bench-peers lint clean
 
 help: ## List the targets and variables
 	@echo "Targets:"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables:"
 	@echo "  PYTHON           interpreter for a new .venv, 3.10 or later (now: $(PYTHON))"
 	@echo "  TORCH_INDEX_URL  index to take torch from, such as https://download.pytorch.org/whl/cpu"
@@ -36,6 +36,9 @@ test: ## Run every test that this machine can run; say what was skipped and why
 
 test-deps: ## Install the system packages that some tests need (root; asks unless YES=1 or CI=true)
 	@$(PYTHON) tools/test_deps.py
+
+bench-peers: setup ## Race the training core against plain Horovod and DDP (quiet machine, 15 min)
+	@.venv/bin/python benchmarks/peers.py --out benchmarks/results/peers.json
 
 lint: ## Check style and common mistakes
 	@$(PYTHON) tools/bootstrap.py $(ANY_PYTHON) --test

@@ -13,21 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
-from hpctrain import __version__
+from measuring import environment, ratios, row, table, write_result
+
 from hpctrain.cores import count_cores
 from hpctrain.executor import LocalExecutor
 from hpctrain.launch.find_mpi import find_mpi
-from hpctrain.launch.start import git_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 HPCTRAIN = [sys.executable, "-m", "hpctrain"]
@@ -84,36 +82,13 @@ def measure_yield(rounds: int, folder: Path) -> dict[str, list[float]]:
 
 def summary(values: dict[str, list[float]]) -> str:
     """Return a Markdown table: medians with quartiles, differences and ratios pair by pair."""
-    lines = ["| | median | quartiles |", "|---|---|---|"]
-
-    def row(title: str, numbers: list[float], unit: str) -> None:
-        low, middle, high = statistics.quantiles(numbers, n=4)
-        lines.append(f"| {title} | {middle:.3f}{unit} | {low:.3f} to {high:.3f} |")
-
-    for title, numbers in values.items():
-        row(title, numbers, " s")
+    lines = [table(values, " s")]
     if len(values) == 2:
-        (first, before), (second, after) = values.items()
-        pairs = list(zip(before, after, strict=True))
-        row(f"{second} less {first}", [b - a for a, b in pairs], " s")
-        row(f"{first} / {second}", [a / b for a, b in pairs], "")
+        first, second = values
+        less = [b - a for a, b in zip(values[first], values[second], strict=True)]
+        lines.append(row(f"{second} less {first}", less, " s"))
+        lines.append(row(f"{first} / {second}", ratios(values, first, second)))
     return "\n".join(lines)
-
-
-def environment() -> dict[str, str]:
-    """Return what the numbers were measured on."""
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    mpi = find_mpi(os.environ, LocalExecutor())
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": cpu[0].partition(": ")[2] if cpu else platform.machine(),
-        "cores": str(count_cores()),
-        "load_before": " ".join(f"{value:.2f}" for value in os.getloadavg()),
-        "python": platform.python_version(),
-        "mpi": f"{mpi.flavour} {mpi.version}",
-        "hpctrain": __version__,
-        "commit": git_commit() or "unknown",
-    }
 
 
 MEASUREMENTS: dict[str, tuple[Callable[[int, Path], dict[str, list[float]]], int]] = {
@@ -136,8 +111,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         record["values_s"] = values = measure(asked.rounds or rounds, Path(folder))
     print(summary(values))
-    if asked.out:
-        asked.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_result(asked.out, record)
 
 
 if __name__ == "__main__":

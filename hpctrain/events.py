@@ -31,10 +31,15 @@ def encode_event(event: str, **fields: Any) -> bytes:
 
 def emit(event: str, **fields: Any) -> None:
     """Send one event to the launcher; do nothing when no launcher listens."""
+    if EVENTS_FD_VARIABLE in os.environ:
+        write_event(encode_event(event, **fields))
+
+
+def write_event(line: bytes) -> None:
+    """Write an encoded event to the shim; returns when its pipe has taken it."""
     where = os.environ.get(EVENTS_FD_VARIABLE)
     if where is None:
         return
-    line = encode_event(event, **fields)
     try:
         descriptor, _, inode = where.partition(":")
         if inode and os.fstat(int(descriptor)).st_ino != int(inode):

@@ -79,6 +79,7 @@ PIECES: Mapping[str, Piece] = {
     for piece in (
         Piece("mpirun", _no_mpirun, "make setup"),
         Piece("torch", lambda: _no_module("torch"), "make setup"),
+        Piece("tokenizers", lambda: _no_module("tokenizers"), "make setup"),
         Piece("horovod", lambda: _no_module("horovod"), "make setup"),
         *(
             Piece(name, functools.partial(_no_flavour, name), f"pip's index with {spec}")

@@ -32,6 +32,8 @@ def command() -> None:
 Examples:
   hpctrain data prepare --source stdlib --out data/stdlib-bytes
   hpctrain data prepare book.txt notes/ --validation-fraction 0.05 --out data/mine
+  hpctrain data prepare web.jsonl --tokenizer bpe --vocab-size 32000 --out data/web
+  hpctrain data prepare web.jsonl --json-field body --tokenizer gpt2/tokenizer.json --out data/web
 """,
 )
 @click.option(
@@ -39,11 +41,24 @@ Examples:
     "sources",
     multiple=True,
     metavar="stdlib|FILE",
-    help="stdlib (the running Python's own library source), a text file or a folder of them.",
+    help="stdlib (the running Python's own library source), text, *.jsonl, a folder of them.",
 )
 @click.argument("files", nargs=-1, metavar="[FILES]...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
-@click.option("--tokenizer", default="bytes", show_default=True, help="How text becomes tokens.")
+@click.option(
+    "--tokenizer",
+    default="bytes",
+    show_default=True,
+    metavar="bytes|bpe|FILE",
+    help="bytes, bpe (learned from the text), or a tokenizer.json of Hugging Face's tokenizers.",
+)
+@click.option(
+    "--vocab-size",
+    type=int,
+    help="Tokens that bpe learns; a small text gives fewer.  [default: 50257, GPT-2's]",
+)
+@click.option("--end-token", help="Name of FILE's token that ends a document, where unusual.")
+@click.option("--json-field", help="Field of a *.jsonl line that holds the text.  [default: text]")
 @click.option(
     "--validation-fraction",
     type=click.FloatRange(0, 0.5),
@@ -67,6 +82,9 @@ def prepare(
     files: tuple[str, ...],
     out: Path,
     tokenizer: str,
+    vocab_size: int | None,
+    end_token: str | None,
+    json_field: str | None,
     validation_fraction: float,
     seed: int,
     shard_mb: int,
@@ -85,6 +103,9 @@ def prepare(
         sources=sources + files,
         out=out,
         tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        end_token=end_token,
+        json_field=json_field,
         validation_fraction=validation_fraction,
         seed=seed,
         shard_bytes=shard_mb * 1024 * 1024,

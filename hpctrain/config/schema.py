@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     )
 
 
+DEFAULT_DATA_PATH = "data/stdlib-bytes"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """The transformer. `preset` fills what is not given."""
@@ -47,10 +50,18 @@ class ModelConfig:
 class DataConfig:
     """Where the tokens come from."""
 
-    path: str = "data/stdlib-bytes"
+    path: str = DEFAULT_DATA_PATH
     """Folder that `hpctrain data prepare` wrote."""
+    mixture: Mapping[str, Positive] = field(default_factory=lambda: MappingProxyType({}))
+    """Several such folders in place of data.path, each with its weight: its part of the samples."""
     tokenizer: str | None = None
     """Expected tokenizer; checked against the prepared data. Empty: whatever the data says."""
+
+    def problems(self) -> list[str]:
+        """Return what no single value can show to be wrong."""
+        if not self.mixture or self.path == DEFAULT_DATA_PATH:
+            return []
+        return ["path and mixture are both given; expected one of them"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,12 +20,12 @@ import torch
 from hpctrain import __version__
 from hpctrain.config import Config, as_tables
 from hpctrain.errors import CheckpointError
-from hpctrain.events import emit
+from hpctrain.event_queue import EventQueue
 from hpctrain.train import checkpoint_folder as folders
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.checkpoint_writer import CheckpointWriter, Save, open_root
 from hpctrain.train.communicator import Communicator
-from hpctrain.train.restore import Restored, ranks_that_see, restore
+from hpctrain.train.restore import Restored, broadcast_text, ranks_that_see, restore
 from hpctrain.train.save_signal import hear_save_signal
 from hpctrain.train.setup import Setup
 from hpctrain.train.snapshot import Snapshot
@@ -38,6 +38,7 @@ from hpctrain.train.state import (
     rng_state,
     take_share,
 )
+from hpctrain.train.tokenizer import TOKENIZER_FILE_NAME
 
 RUN_PATH_VARIABLE = "HPCTRAIN_RUN_PATH"
 
@@ -51,14 +52,15 @@ class Checkpoints:
         stateful: further things with ``state_dict`` and ``load_state_dict`` that JSON can hold,
             such as a GradScaler, by name; equal on all ranks.
         sharded: whether each rank's optimizer holds other elements than the others'.
+        events: where steps are reported, so that a checkpoint is told behind its step.
     """
 
     def __init__(
         self, config: Config, setup: Setup, comm: Communicator, optimizer: torch.optim.Optimizer,
-        *, stateful: Mapping[str, Any] | None = None, sharded: bool = False,
+        *, events: EventQueue, stateful: Mapping[str, Any] | None = None, sharded: bool = False,
     ) -> None:  # fmt: skip
         self._config, self._setup, self._comm, self._optimizer = config, setup, comm, optimizer
-        self._stateful, self._sharded = dict(stateful or {}), sharded
+        self._stateful, self._sharded, self._events = dict(stateful or {}), sharded, events
         run_path = os.environ.get(RUN_PATH_VARIABLE)
         self._root = Path(run_path).resolve() / folders.FOLDER if run_path else None
         self._tables = as_tables(config)
@@ -84,12 +86,12 @@ class Checkpoints:
         pieces = [*model_pieces(model), *optimizer_pieces(model, self._optimizer)]
         self._start = restore(
             self._config, self._setup, self._comm, self._root, pieces,
-            self._optimizer, self._stateful, self._sharded,
+            self._optimizer, self._stateful, self._sharded, self._events,
         )  # fmt: skip
         if self._config.checkpoint.save == "on" and self._root is not None:
             self._open_writer(self._root, pieces)
         if self._comm.rank == 0:
-            _say_where(self._start, self._config.train.steps)
+            _say_where(self._start, self._config.train.steps, self._events)
         return self._start.step
 
     def begin_step(self) -> None:
@@ -134,13 +136,16 @@ class Checkpoints:
         self._writer.close()
         raise_together(self._comm, self._writer.problem)
         if self.leaving and self._comm.rank == 0:
-            emit("train_stopped", step=done, path=str(self._writer.newest))
+            self._events.emit("train_stopped", step=done, path=str(self._writer.newest))
             print(f"stopped    at step {done}, saved in {self._writer.newest}", flush=True)
 
     def describe_last(self) -> str:
-        """Return, for an error message on rank 0, what the run can go on from."""
+        """Return, for an error message, what the run can go on from; every rank must call this."""
         newest = self._writer.newest if self._writer is not None else self._start.path
-        return f"The last checkpoint is {newest}." if newest else "There is no checkpoint yet."
+        # Rank 0 alone knows which ones are complete.
+        return broadcast_text(
+            self._comm, f"The last checkpoint is {newest}." if newest else "There is no checkpoint."
+        )
 
     def _finish_pending(self) -> None:
         """Wait until every rank has written its share; every rank must call this."""
@@ -174,9 +179,17 @@ class Checkpoints:
             mine += pieces[len(everybodys) :]
         snapshot = Snapshot(mine, self._setup.device)
         self._writer = CheckpointWriter(
-            root, self._config.checkpoint, comm.rank, writers, snapshot, self._start.path
-        )
+            root, self._config.checkpoint, comm.rank, writers, snapshot, self._start.path,
+            events=self._events, attached=self._attached(),
+        )  # fmt: skip
         self._heard = hear_save_signal()
+
+    def _attached(self) -> dict[str, bytes]:
+        """Return the files that make a checkpoint's tokens text again, by name."""
+        file = self._setup.index.tokenizer_file
+        if file is None or self._comm.rank != 0:
+            return {}
+        return {TOKENIZER_FILE_NAME: (self._setup.folder / file.file).read_bytes()}
 
     def _set_aside(self, root: Path) -> None:
         """Keep checkpoints out of the way that this run does not go on from."""
@@ -196,7 +209,8 @@ class Checkpoints:
             "schema": folders.SCHEMA, "step": done, "tokens": self._start.tokens + tokens,
             "size": self._comm.size, "global_batch_size": setup.global_batch,
             "seed": self._config.train.seed, "data_digest": setup.index.digest,
-            "tokenizer": setup.index.tokenizer, "optimizer_step": optimizer_step(self._optimizer),
+            "tokenizer": setup.index.tokenizer, "end_token": setup.index.end_token,
+            "optimizer_step": optimizer_step(self._optimizer),
             "state": {name: part.state_dict() for name, part in self._stateful.items()},
             "config": self._tables, "config_digest": self._digest,
             "created": {"time_s": round(time.time(), 3), "hpctrain": __version__,
@@ -204,10 +218,10 @@ class Checkpoints:
         }  # fmt: skip
 
 
-def _say_where(start: Restored, steps: int) -> None:
+def _say_where(start: Restored, steps: int, events: EventQueue) -> None:
     if start.path is None:
         return
-    emit("resumed", step=start.step, path=str(start.path), tokens=start.tokens)
+    events.emit("resumed", step=start.step, path=str(start.path), tokens=start.tokens)
     print(f"resumed    {start.path}: step {start.step}, {start.tokens:,} tokens", flush=True)
     if start.step >= steps:
         print(f"done       nothing is left to do: train.steps = {steps}. Raise it to train on",

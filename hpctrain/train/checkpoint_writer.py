@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any
 
 from hpctrain.config.schema import CheckpointConfig
 from hpctrain.errors import CheckpointError
-from hpctrain.events import emit
+from hpctrain.event_queue import EventQueue
 from hpctrain.train import checkpoint_folder as folders
 from hpctrain.train.snapshot import Snapshot, part_path
+from hpctrain.train.tensor_file import write_file
 
 
 @dataclass(slots=True)
@@ -46,15 +47,20 @@ class CheckpointWriter:
         writers: the ranks that write a share each.
         snapshot: this rank's share.
         newest: the newest complete checkpoint so far.
+        events: where to report.
+        attached: on rank 0, further files of every checkpoint, by name.
     """
 
     def __init__(
         self, root: Path, config: CheckpointConfig, rank: int, writers: Sequence[int],
-        snapshot: Snapshot, newest: Path | None,
+        snapshot: Snapshot, newest: Path | None, *, events: EventQueue | None = None,
+        attached: Mapping[str, bytes] | None = None,
     ) -> None:  # fmt: skip
         self._root, self._config = root, config
         self._rank, self._writers, self._snapshot = rank, writers, snapshot
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._events = events or EventQueue()
+        self._attached = attached or {}
         self.newest = newest
         self.problem: CheckpointError | None = None
         """Why the checkpoint that was tried last is not there."""
@@ -94,12 +100,19 @@ class CheckpointWriter:
             tensors = folders.index_tensors(shares)
             for part in parts:
                 part.unlink()
+            for name, content in self._attached.items():
+                written = write_file(temporary / name, [content])
+                files[name] = {"bytes": written.size_bytes, "sha256": written.sha256}
             index = {**save.facts, "files": files, "tensors": tensors}
+            # A run that is killed now and goes on from here reports no earlier step again.
+            self._events.flush()
             self.newest = folders.commit(self._root, save.step, index)
             self.problem = None
-            emit("checkpoint", step=save.step, path=f"{folders.FOLDER}/{self.newest.name}",
-                 bytes=sum(share["bytes"] for share in shares), stall_s=save.stall_s,
-                 write_s=time.perf_counter() - save.started_s)  # fmt: skip
+            self._events.emit(
+                "checkpoint", step=save.step, path=f"{folders.FOLDER}/{self.newest.name}",
+                bytes=sum(file["bytes"] for file in files.values()), stall_s=save.stall_s,
+                write_s=time.perf_counter() - save.started_s,
+            )  # fmt: skip
             folders.remove_expired(
                 self._root, self._config.keep_last, self._config.keep_every_steps
             )

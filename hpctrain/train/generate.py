@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,12 @@ from hpctrain.train.checkpoint_folder import find_checkpoint, find_damage, read_
 from hpctrain.train.model import build_model
 from hpctrain.train.presets import resolve_model
 from hpctrain.train.state import model_pieces, read_pieces
-from hpctrain.train.tokenizer import open_tokenizer
+from hpctrain.train.tokenizer import (
+    TOKENIZER_FILE_NAME,
+    SubwordTokenizer,
+    Tokenizer,
+    open_tokenizer,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,15 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(argv)
     try:
-        model, tokenizer_name = load_model(asked.checkpoint)
-        tokenizer = open_tokenizer(tokenizer_name)
+        model, tokenizer = load_model(asked.checkpoint)
         prompt = tokenizer.encode(asked.prompt.encode()).astype(np.int64)
         start = torch.from_numpy(np.concatenate([[tokenizer.separator], prompt]))
+        made = generate(model, start, asked.tokens, asked.temperature, asked.seed)
         sys.stdout.write(asked.prompt)
-        for token in generate(model, start, asked.tokens, asked.temperature, asked.seed):
-            if token == tokenizer.separator:
-                break  # the end of the document
-            sys.stdout.buffer.write(_decode(tokenizer_name, token))
+        sys.stdout.flush()
+        for text in spell(tokenizer, prompt.tolist(), made):
+            sys.stdout.buffer.write(text)
             sys.stdout.flush()
         print(flush=True)
     except HpctrainError as error:
@@ -48,11 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def load_model(checkpoint: Path) -> tuple[nn.Module, str]:
-    """Return a checkpoint's model, ready to be asked, and the name of its tokenizer.
+def load_model(checkpoint: Path) -> tuple[nn.Module, Tokenizer]:
+    """Return a checkpoint's model, ready to be asked, and its tokenizer.
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged.
+        BuildError: the tokenizer's library is not installed.
     """
     folder = find_checkpoint(checkpoint)
     index = read_index(folder)
@@ -60,7 +66,7 @@ def load_model(checkpoint: Path) -> tuple[nn.Module, str]:
     config = config_from_tables(index["config"])
     model = build_model(resolve_model(config.model), config.train.seed)
     read_pieces(folder, index, model_pieces(model))
-    return model.eval(), index["tokenizer"]
+    return model.eval(), _open_tokenizer(folder, index)
 
 
 def generate(
@@ -86,12 +92,30 @@ def generate(
         yield int(token)
 
 
-def _decode(tokenizer: str, token: int) -> bytes:
-    if tokenizer != "bytes":
-        raise CheckpointError(
-            f"{tokenizer}: its tokens cannot be turned into text here, expected 'bytes'."
-        )
-    return bytes([token])
+def spell(tokenizer: Tokenizer, prompt: list[int], tokens: Iterable[int]) -> Iterator[bytes]:
+    """Yield the text of `tokens`, which follow `prompt`, until one ends the document.
+
+    What a token means may depend on those before it, and a character may take several: it is
+    held back until it is whole.
+    """
+    text, told = list(prompt), len(tokenizer.decode(prompt))
+    unfinished = "\N{REPLACEMENT CHARACTER}".encode()
+    for token in tokens:
+        if token == tokenizer.separator:
+            break
+        text.append(token)
+        decoded = tokenizer.decode(text)
+        if not decoded.endswith(unfinished):
+            yield decoded[told:]
+            told = len(decoded)
+    yield tokenizer.decode(text)[told:]
+
+
+def _open_tokenizer(folder: Path, index: Mapping[str, Any]) -> Tokenizer:
+    if TOKENIZER_FILE_NAME not in index["files"]:
+        return open_tokenizer(index["tokenizer"])
+    content = (folder / TOKENIZER_FILE_NAME).read_bytes()
+    return SubwordTokenizer(index["tokenizer"], content, index["end_token"])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from hpctrain.train.checkpoint import Checkpoints
 from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import ValidationBatches
 from hpctrain.train.exchange import GradientExchange
+from hpctrain.train.flops import flops_per_token
 from hpctrain.train.measure import Reporter, StepClock
 from hpctrain.train.model import Transformer, sum_token_losses
 from hpctrain.train.optimizer import (
@@ -45,12 +46,15 @@ def run_training(config: Config, comm: Communicator) -> None:
     exchange = GradientExchange(model, comm, config.comm.bucket_mb)
     optimizer = make_optimizer(exchange.buckets, config.optim)
     gradients = [bucket.gradients for bucket in exchange.buckets]
-    reporter = Reporter(comm, setup.device, tokens_per_step)
+    reporter = Reporter(
+        comm, setup.device, tokens_per_step,
+        flops_per_token=flops_per_token(setup.size), precision=train.precision,
+    )  # fmt: skip
     _report_start(reporter, config, setup, comm)
-    checkpoints = Checkpoints(config, setup, comm, optimizer)
+    checkpoints = Checkpoints(config, setup, comm, optimizer, events=reporter.events)
     first = checkpoints.resume()
     if first >= steps:
-        return comm.barrier()
+        return _leave(reporter, comm)
 
     val_loss = None
     unread: list[tuple[Tensor, Tensor]] = []  # (own, global) losses, still on the device
@@ -86,7 +90,7 @@ def run_training(config: Config, comm: Communicator) -> None:
         # A step that is saved is looked at first: a broken state must not be what we go back to.
         if done % train.log_every_steps == 0 or done == steps or saves:
             step_time_s, phases_s = clock.read()
-            _stop_if_broken(unread, done, comm)
+            _stop_if_broken(unread, done, comm, checkpoints)
             reporter.step(
                 done, steps, loss=unread[-1][1].item(), lr=rate, grad_norm=norm.item(),
                 new_steps=len(unread), step_time_s=step_time_s, phases_s=phases_s,
@@ -101,9 +105,9 @@ def run_training(config: Config, comm: Communicator) -> None:
         if saves:
             checkpoints.save(done)
         if checkpoints.leaving:
-            return comm.barrier()
+            return _leave(reporter, comm)
     reporter.finished(steps, last_loss, val_loss)
-    comm.barrier()
+    _leave(reporter, comm)
 
 
 def evaluate(model: Transformer, validation: ValidationBatches, comm: Communicator) -> float | None:
@@ -125,21 +129,30 @@ def evaluate(model: Transformer, validation: ValidationBatches, comm: Communicat
     return loss_sum / tokens
 
 
-def _stop_if_broken(unread: list[tuple[Tensor, Tensor]], done: int, comm: Communicator) -> None:
+def _leave(reporter: Reporter, comm: Communicator) -> None:
+    reporter.flush()
+    comm.barrier()
+
+
+def _stop_if_broken(
+    unread: list[tuple[Tensor, Tensor]], done: int, comm: Communicator, checkpoints: Checkpoints
+) -> None:
     """Stop all ranks if a loss is not a number; the global loss shows it to each of them."""
     for step, (own, total) in enumerate(unread, start=done - len(unread) + 1):
         if math.isfinite(total.item()):
             continue
-        problem = None
+        last_checkpoint, problem = checkpoints.describe_last(), None
         if not math.isfinite(own.item()):
             problem = TrainingError(
                 f"step {step}: the loss of rank {comm.rank} is not finite, got {own.item()}. "
-                "Lower optim.lr, lengthen optim.warmup_steps, or lower optim.clip_norm."
+                "Lower optim.lr, lengthen optim.warmup_steps, or lower optim.clip_norm. "
+                f"{last_checkpoint}"
             )
         raise_together(comm, problem)
         raise TrainingError(
             f"step {step}: the sum of the ranks' losses is not finite, got {total.item()}, though "
-            "each rank's own is. The exchange or the memory of a host is faulty."
+            "each rank's own is. The exchange or the memory of a host is faulty. "
+            f"{last_checkpoint}"
         )
 
 
@@ -156,7 +169,7 @@ def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Commun
     header = [
         ("model", f"{params:,} parameters: {size.num_layers} layers, d_model {size.d_model}, "
                   f"{size.num_heads} heads, {size.position} positions"),
-        ("data", f"{config.data.path}: {data[TRAIN].tokens:,} training tokens, {validation}"),
+        ("data", f"{setup.data}: {data[TRAIN].tokens:,} training tokens, {validation}"),
         ("step", f"{setup.global_batch} sequences of {size.seq_len} tokens = "
                  f"{setup.global_batch * size.seq_len:,} tokens"),
         ("ranks", f"{comm.size} on {where}, {comm.backend}, {train.precision}"),
@@ -168,6 +181,6 @@ def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Commun
         )  # fmt: skip
     reporter.started(
         header, params=params, steps=train.steps, backend=comm.backend,
-        precision=train.precision, data=config.data.path, global_batch_size=setup.global_batch,
+        precision=train.precision, data=setup.data, global_batch_size=setup.global_batch,
         seq_len=size.seq_len,
     )  # fmt: skip

@@ -2,57 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hpctrain import __version__
 from hpctrain.errors import BuildError, DataError
-from hpctrain.train.shard_writer import ShardWriter
+from hpctrain.train.encode import Progress, choose_learning, learn_tokenizer, write_splits
+from hpctrain.train.prepare_request import (
+    PrepareRequest,
+    check_json_field,
+    describe,
+    open_requested_tokenizer,
+)
 from hpctrain.train.shards import (
     INDEX_NAME,
     SCHEMA,
-    TRAIN,
-    VALIDATION,
     DataIndex,
+    TokenizerFile,
     find_damage,
     read_index,
 )
 from hpctrain.train.sources import (
-    Document,
     SourceFile,
     choose_validation,
     cut_documents,
     find_sources,
-    fingerprint,
     show,
 )
-from hpctrain.train.tokenizer import Tokenizer, open_tokenizer
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PrepareRequest:
-    """What is asked for."""
-
-    sources: tuple[str, ...]
-    """`stdlib`, files and folders."""
-    out: Path
-    tokenizer: str = "bytes"
-    validation_fraction: float = 0.01
-    """Part of the bytes that validates, 0 to 0.5."""
-    seed: int = 0
-    """Chooses which documents validate."""
-    shard_bytes: int = 256 * 1024 * 1024
-    """Largest shard."""
-    force: bool = False
-    """Make it again, whatever prepared data is in place."""
+from hpctrain.train.texts import DEFAULT_JSON_FIELD, TextReader
+from hpctrain.train.tokenizer import (
+    DEFAULT_VOCAB_SIZE,
+    TOKENIZER_FILE_NAME,
+    Tokenizer,
+    smallest_dtype,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +64,16 @@ def prepare_data(
         progress: called with the bytes read so far and in all.
 
     Raises:
-        DataError: a source is missing, or the folder is in use for something else.
-        BuildError: numpy is not installed.
+        DataError: a source or the tokenizer is missing or broken, or the folder is in use for
+            something else.
+        BuildError: numpy, or for subwords `tokenizers`, is not installed.
     """
-    tokenizer = open_tokenizer(request.tokenizer)
     if find_spec("numpy") is None:
         raise BuildError("numpy: is not installed. Run: pip install 'hpctrain[train]'.")
+    tokenizer = open_requested_tokenizer(request)
     files = find_sources(request.sources)
-    described = _describe(request, files)
+    check_json_field(request, files)
+    described = describe(request, files, tokenizer)
     out = Path(os.path.abspath(request.out))
     kept = _find_existing(out, described, request)
     if kept:
@@ -100,17 +94,6 @@ def prepare_data(
             "permissions and the space."
         ) from problem
     return Prepared(index, made=True)
-
-
-def _describe(request: PrepareRequest, files: Sequence[SourceFile]) -> dict[str, Any]:
-    return {
-        "sources": [show(source) for source in request.sources],
-        "source_names_and_sizes_sha256": fingerprint(files),
-        "tokenizer": request.tokenizer,
-        "validation_fraction": request.validation_fraction,
-        "seed": request.seed,
-        "shard_bytes": request.shard_bytes,
-    }
 
 
 def _find_existing(
@@ -145,37 +128,41 @@ def _write(
     folder: Path,
     request: PrepareRequest,
     files: Sequence[SourceFile],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     described: dict[str, Any],
     progress: Progress,
 ) -> DataIndex:
     import msgspec
-    import numpy as np
-
-    from hpctrain import __version__
 
     documents = cut_documents(files)
     validation = choose_validation(documents, request.validation_fraction, request.seed)
-    writers = {name: ShardWriter(folder, name, tokenizer.dtype, request.shard_bytes)
-               for name in (TRAIN, VALIDATION)}  # fmt: skip
-    separator = np.array([tokenizer.separator], dtype=tokenizer.dtype)
+    learning = [] if tokenizer else choose_learning(documents, validation)
     total_bytes = sum(document.size_bytes for document in documents)
+    work_bytes = total_bytes + sum(document.size_bytes for document in learning)
     done_bytes = 0
-    for place, document in enumerate(documents):
-        writer = writers[VALIDATION if place in validation else TRAIN]
-        writer.write(tokenizer.encode(_read(document)))
-        writer.write(separator)
-        writer.documents += 1
-        done_bytes += document.size_bytes
-        progress(done_bytes, total_bytes)
+
+    def count_bytes(size_bytes: int) -> None:
+        nonlocal done_bytes
+        done_bytes += size_bytes
+        progress(done_bytes, work_bytes)
+
+    reader = TextReader(request.json_field or DEFAULT_JSON_FIELD)
+    if tokenizer is None:
+        vocab_size = request.vocab_size or DEFAULT_VOCAB_SIZE
+        tokenizer = learn_tokenizer(learning, reader, vocab_size, count_bytes)
+    splits = write_splits(
+        folder, documents, validation, tokenizer, reader, request.shard_bytes, count_bytes
+    )
     names = [show(file.name) for file in files]
     index = DataIndex(
         schema=SCHEMA,
         tokenizer=tokenizer.name,
         vocab_size=tokenizer.vocab_size,
-        dtype=tokenizer.dtype,
+        dtype=smallest_dtype(tokenizer.vocab_size),
         separator=tokenizer.separator,
-        splits={name: writer.close() for name, writer in writers.items()},
+        splits=splits,
+        tokenizer_file=_keep_tokenizer(folder, tokenizer),
+        end_token=request.end_token,
         source={"files": len(files), "bytes": total_bytes, "first": names[:3], "last": names[-3:]},
         request=described,
         created={
@@ -184,14 +171,20 @@ def _write(
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )
-    _write_json(folder / INDEX_NAME, msgspec.to_builtins(index))
+    text = json.dumps(msgspec.to_builtins(index), indent=1) + "\n"
+    _write_file(folder / INDEX_NAME, text.encode("ascii"))
     return index
 
 
-def _read(document: Document) -> bytes:
-    with open(document.file.path, "rb") as stream:
-        stream.seek(document.start)
-        return stream.read(document.size_bytes)
+def _keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> TokenizerFile | None:
+    if tokenizer.file is None:
+        return None
+    _write_file(folder / TOKENIZER_FILE_NAME, tokenizer.file)
+    return TokenizerFile(
+        file=TOKENIZER_FILE_NAME,
+        size_bytes=len(tokenizer.file),
+        sha256=hashlib.sha256(tokenizer.file).hexdigest(),
+    )
 
 
 def _put_in_place(partial: Path, out: Path) -> None:
@@ -203,10 +196,8 @@ def _put_in_place(partial: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_json(path: Path, value: Any) -> None:
-    import json
-
-    with path.open("w", encoding="ascii") as stream:
-        stream.write(json.dumps(value, indent=1) + "\n")
+def _write_file(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())

@@ -17,7 +17,7 @@ import torch
 
 from hpctrain.config import Config, as_tables
 from hpctrain.errors import CheckpointError, HpctrainError
-from hpctrain.events import emit
+from hpctrain.event_queue import EventQueue
 from hpctrain.train import checkpoint_folder as folders
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.communicator import Communicator
@@ -35,7 +35,7 @@ from hpctrain.train.tensor_file import read_header
 # Settings under which a run sees other samples, rates or losses than before.
 _COMPARED = ("model", "data", "train", "optim")
 _HARMLESS = ("train.log_every_steps", "train.eval_every_steps", "train.eval_sequences",
-             "train.device", "data.path", "train.batch_size_per_rank",
+             "train.device", "data.path", "data.tokenizer", "train.batch_size_per_rank",
              "train.global_batch_size", "train.grad_accum_steps")  # fmt: skip
 
 
@@ -51,6 +51,7 @@ class Restored:
 def restore(
     config: Config, setup: Setup, comm: Communicator, root: Path | None, pieces: Sequence[Piece],
     optimizer: torch.optim.Optimizer, stateful: Mapping[str, Any], sharded: bool,
+    events: EventQueue,
 ) -> Restored:  # fmt: skip
     """Fill `pieces`, the optimizer's step, `stateful` and the random numbers; all ranks together.
 
@@ -58,7 +59,7 @@ def restore(
         CheckpointError: on every rank, where the checkpoint that was asked for is damaged, or
             the one that was found is another model's.
     """
-    path, index = choose_checkpoint(config.checkpoint.resume, root, comm)
+    path, index = choose_checkpoint(config.checkpoint.resume, root, comm, events)
     if path is None or index is None:
         return Restored(step=0, tokens=0, path=None)
     readers = ranks_that_see(path / folders.INDEX_NAME, comm)
@@ -92,7 +93,7 @@ def restore(
 
 
 def choose_checkpoint(
-    wanted: str, root: Path | None, comm: Communicator
+    wanted: str, root: Path | None, comm: Communicator, events: EventQueue
 ) -> tuple[Path | None, dict[str, Any] | None]:
     """Return the checkpoint that `checkpoint.resume` means, proven whole, and its index.
 
@@ -108,7 +109,7 @@ def choose_checkpoint(
         except CheckpointError as error:
             problem = error
     raise_together(comm, problem)
-    names = json.loads(_broadcast_text(comm, json.dumps([str(path.resolve()) for path in found])))
+    names = json.loads(broadcast_text(comm, json.dumps([str(path.resolve()) for path in found])))
     for path in map(Path, names):
         index, damage = _check_together(path, comm)
         if index is not None:
@@ -117,7 +118,7 @@ def choose_checkpoint(
             error = CheckpointError(*(f"checkpoint.resume: {line}." for line in damage))
             raise_together(comm, error if damage else None)
         for line in damage:
-            emit("alert", alert="checkpoint_damaged", detail=line)
+            events.emit("alert", alert="checkpoint_damaged", detail=line)
             print(f"warning: {line}; going back to the checkpoint before it", file=sys.stderr,
                   flush=True)  # fmt: skip
     return None, None
@@ -139,7 +140,7 @@ def describe_changes(config: Config, setup: Setup, index: Mapping[str, Any]) -> 
     """Return how this run differs from the one that was saved, where it shows in the losses."""
     changes = []
     if index["data_digest"] != setup.index.digest:
-        changes.append(f"it was trained on other data than {config.data.path}")
+        changes.append(f"it was trained on other data than {setup.data}")
     before = index["global_batch_size"]
     if before != setup.global_batch:
         changes.append(
@@ -163,7 +164,7 @@ def _check_together(path: Path, comm: Communicator) -> tuple[dict[str, Any] | No
             text = json.dumps(folders.read_index(path))
         except CheckpointError as problem:
             damage = [message.removesuffix(".") for message in problem.messages]
-    text = _broadcast_text(comm, text)
+    text = broadcast_text(comm, text)
     if not text:
         return None, damage
     index = json.loads(text)
@@ -195,7 +196,7 @@ def _list_newest_first(root: Path | None) -> list[Path]:
     return [root / folders.step_name(step) for step in reversed(folders.list_steps(root))]
 
 
-def _broadcast_text(comm: Communicator, text: str) -> str:
+def broadcast_text(comm: Communicator, text: str) -> str:
     """Return rank 0's text on every rank."""
     if comm.size == 1:
         return text

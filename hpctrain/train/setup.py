@@ -16,8 +16,9 @@ from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import TrainingBatches, ValidationBatches, resolve_global_batch_size, share
 from hpctrain.train.device import choose_device
 from hpctrain.train.model import Transformer, build_model
+from hpctrain.train.prepared import PreparedData, open_prepared
 from hpctrain.train.presets import ModelSize, resolve_model
-from hpctrain.train.shards import TRAIN, VALIDATION, DataIndex, Windows, open_data
+from hpctrain.train.shards import TRAIN, VALIDATION, DataIndex, Windows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +27,11 @@ class Setup:
 
     size: ModelSize
     device: torch.device
+    data: str
+    """What is read, in a few words."""
     index: DataIndex
+    folder: Path
+    """Where the tokenizer's file is, if it has one."""
     global_batch: int
     batches: TrainingBatches
     validation: ValidationBatches
@@ -51,7 +56,7 @@ def set_up_together(config: Config, comm: Communicator) -> Setup:
     first = int(comm.broadcast(torch.tensor([mine]), "data digest"))
     if mine != first:
         problem = DataError(
-            f"rank {comm.rank}: {config.data.path} holds other tokens than on rank 0, got digest "
+            f"rank {comm.rank}: {setup.data} holds other tokens than on rank 0, got digest "
             f"{mine:012x}; expected {first:012x}. Copy rank 0's folder to this host."
         )
     raise_together(comm, problem)
@@ -59,26 +64,27 @@ def set_up_together(config: Config, comm: Communicator) -> Setup:
 
 
 def _set_up(config: Config, comm: Communicator) -> Setup:
-    train, folder = config.train, Path(config.data.path)
-    global_batch, size, device, index = _try_all(
+    train = config.train
+    global_batch, size, device, prepared = _try_all(
         lambda: resolve_global_batch_size(train, comm.size),
         lambda: resolve_model(config.model),
         lambda: choose_device(train.device, comm.local_rank, comm.local_size),
-        lambda: open_data(folder),
+        lambda: open_prepared(config.data),
     )
-    training = Windows(folder, index, TRAIN, size.seq_len)
-    _check_data(config, size, index, training)
+    _check_data(config, size, prepared)
     return Setup(
         size=size,
         device=device,
-        index=index,
+        data=prepared.description,
+        index=prepared.index,
+        folder=Path(prepared.names[0]),
         global_batch=global_batch,
         batches=TrainingBatches(
-            training, global_batch=global_batch, seed=train.seed,
+            prepared.samples(TRAIN, size.seq_len), global_batch=global_batch, seed=train.seed,
             rank=comm.rank, size=comm.size, device=device,
         ),
         validation=ValidationBatches(
-            Windows(folder, index, VALIDATION, size.seq_len), sequences=train.eval_sequences,
+            prepared.samples(VALIDATION, size.seq_len), sequences=train.eval_sequences,
             batch_size=max(1, len(share(global_batch, 0, comm.size)) // train.grad_accum_steps),
             rank=comm.rank, size=comm.size, device=device,
         ),
@@ -99,23 +105,25 @@ def _try_all(*parts: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def _check_data(config: Config, size: ModelSize, index: DataIndex, training: Windows) -> None:
-    where, errors = config.data.path, []
-    if index.vocab_size != size.vocab_size:
-        errors.append(
-            f"{where}: its tokens do not fit the model, got vocab_size {index.vocab_size} "
-            f"({index.tokenizer}); expected model.vocab_size = {size.vocab_size}. Set "
-            f"model.vocab_size={index.vocab_size}, or prepare data with another tokenizer."
-        )
-    if config.data.tokenizer not in (None, index.tokenizer):
-        errors.append(
-            f"{where}: made with another tokenizer, got {index.tokenizer!r}; expected "
-            f"data.tokenizer = {config.data.tokenizer!r}."
-        )
-    if len(training) == 0:
-        errors.append(
-            f"{where}: less than one sequence of training text, got "
-            f"{index.splits[TRAIN].tokens} tokens; expected at least model.seq_len + 1 = "
-            f"{size.seq_len + 1} in a shard. Prepare more text, or set a shorter model.seq_len."
-        )
+def _check_data(config: Config, size: ModelSize, data: PreparedData) -> None:
+    errors = []
+    for where, index in zip(data.names, data.indexes, strict=True):
+        if index.vocab_size != size.vocab_size:
+            errors.append(
+                f"{where}: its tokens do not fit the model, got vocab_size {index.vocab_size} "
+                f"({index.tokenizer}); expected model.vocab_size = {size.vocab_size}. Set "
+                f"model.vocab_size={index.vocab_size}, or prepare data with another tokenizer."
+            )
+        if config.data.tokenizer not in (None, index.tokenizer):
+            errors.append(
+                f"{where}: made with another tokenizer, got {index.tokenizer!r}; expected "
+                f"data.tokenizer = {config.data.tokenizer!r}."
+            )
+        if len(Windows(Path(where), index, TRAIN, size.seq_len)) == 0:
+            errors.append(
+                f"{where}: less than one sequence of training text, got "
+                f"{index.splits[TRAIN].tokens} tokens; expected at least model.seq_len + 1 = "
+                f"{size.seq_len + 1} in a shard. Prepare more text, or set a shorter "
+                "model.seq_len."
+            )
     raise_all(DataError, errors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -28,7 +29,18 @@ class ShardWriter:
         self._tokens = 0
         self._digest = hashlib.sha256()
 
+    def write_documents(self, documents: Sequence[np.ndarray], separator: int) -> None:
+        """Write each document's tokens and the separator behind them."""
+        import numpy as np
+
+        if not documents:
+            return
+        end = np.array([separator], dtype=self._dtype)
+        self.write(np.concatenate([part for tokens in documents for part in (tokens, end)]))
+        self.documents += len(documents)
+
     def write(self, tokens: np.ndarray) -> None:
+        """Write tokens as they are."""
         while len(tokens):
             if self._stream is None:
                 name = f"{self._split}-{len(self._shards):05d}.bin"

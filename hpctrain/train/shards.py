@@ -32,6 +32,15 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerFile:
+    """The tokenizer that made the tokens, kept with them."""
+
+    file: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
     """The training or the validation part."""
 
@@ -50,6 +59,10 @@ class DataIndex:
     dtype: Literal["uint8", "uint16", "uint32"]
     separator: int
     splits: dict[Literal["train", "validation"], Split]
+    tokenizer_file: TokenizerFile | None = None
+    """None where the tokenizer needs none."""
+    end_token: str | None = None
+    """The separator's name in the tokenizer's file, where it was asked for by name."""
     source: dict[str, Any] = field(default_factory=dict)
     """What it was made of, for people."""
     request: dict[str, Any] = field(default_factory=dict)
@@ -86,37 +99,37 @@ def read_index(folder: Path) -> DataIndex:
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise DataError(f"{where}: damaged index: {problem}. {again} --force") from problem
     missing = [name for name in (TRAIN, VALIDATION) if name not in index.splits]
-    names = [shard.file for split in index.splits.values() for shard in split.shards]
+    names = [file.file for file in _files(index)]
     outside = [name for name in names if Path(name).name != name]
     if missing or outside:
-        reason = f"no split {missing[0]!r}" if missing else f"shard outside, got {outside[0]!r}"
+        reason = f"no split {missing[0]!r}" if missing else f"file outside, got {outside[0]!r}"
         raise DataError(f"{where}: damaged index: {reason}. {again} --force")
     return index
 
 
 def find_damage(folder: Path, index: DataIndex, *, checksums: bool = False) -> list[str]:
-    """Return what is wrong with the shards, one message each; nothing where all is well.
+    """Return what is wrong with the files, one message each; nothing where all is well.
 
     Args:
         checksums: also read every byte and compare its sha256, not the sizes alone.
     """
     problems = []
-    for shard in (shard for split in index.splits.values() for shard in split.shards):
+    for shard in _files(index):
         path = folder / shard.file
         try:
             size_bytes = path.stat().st_size
             if size_bytes != shard.size_bytes:
                 problems.append(
-                    f"{show(str(path))}: damaged shard, got {size_bytes} bytes; "
+                    f"{show(str(path))}: damaged, got {size_bytes} bytes; "
                     f"expected {shard.size_bytes}."
                 )
             elif checksums and (sha256 := _sha256(path)) != shard.sha256:
                 problems.append(
-                    f"{show(str(path))}: damaged shard, got sha256 {sha256[:16]}…; "
+                    f"{show(str(path))}: damaged, got sha256 {sha256[:16]}…; "
                     f"expected {shard.sha256[:16]}…"
                 )
         except OSError as problem:
-            problems.append(f"{show(str(path))}: shard cannot be read: {problem.strerror}.")
+            problems.append(f"{show(str(path))}: cannot be read: {problem.strerror}.")
     return problems
 
 
@@ -147,8 +160,8 @@ class Windows:
         self._folder = folder
         self._dtype = np.dtype(index.dtype).newbyteorder("<")
         self._shards = index.splits[split].shards
-        counts = [max(shard.tokens - 1, 0) // seq_len for shard in self._shards]
-        self._ends = np.cumsum(counts, dtype=np.int64)
+        self._counts = [max(shard.tokens - 1, 0) // seq_len for shard in self._shards]
+        self._ends = np.cumsum(self._counts, dtype=np.int64)
         self._maps: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -158,21 +171,36 @@ class Windows:
         """Return the windows of the given numbers: (samples,) → (samples, seq_len + 1) int64."""
         import numpy as np
 
+        if len(self._shards) == 1:
+            return self._map(0)[samples].astype(np.int64)
         tokens = np.empty((len(samples), self.seq_len + 1), dtype=np.int64)
         shards = np.searchsorted(self._ends, samples, side="right")
-        for row, (sample, shard) in enumerate(zip(samples.tolist(), shards.tolist(), strict=True)):
-            first = int(self._ends[shard - 1]) if shard else 0
-            start = (sample - first) * self.seq_len
-            tokens[row] = self._map(shard)[start : start + self.seq_len + 1]
+        for shard in np.unique(shards).tolist():
+            here = shards == shard
+            first = self._ends[shard] - self._counts[shard]
+            tokens[here] = self._map(shard)[samples[here] - first]
         return tokens
 
     def _map(self, shard: int) -> np.ndarray:
+        """Return a shard's windows, (windows, seq_len + 1), as a view into its memory map."""
         import numpy as np
 
         if shard not in self._maps:
             path = self._folder / self._shards[shard].file
-            self._maps[shard] = np.memmap(path, dtype=self._dtype, mode="r")
+            # A plain array, for a memmap checks at each access what it is.
+            tokens = np.asarray(np.memmap(path, dtype=self._dtype, mode="r"))
+            self._maps[shard] = np.lib.stride_tricks.as_strided(
+                tokens,
+                (self._counts[shard], self.seq_len + 1),
+                (self.seq_len * tokens.itemsize, tokens.itemsize),
+                writeable=False,
+            )
         return self._maps[shard]
+
+
+def _files(index: DataIndex) -> list[Shard | TokenizerFile]:
+    shards = [shard for split in index.splits.values() for shard in split.shards]
+    return shards if index.tokenizer_file is None else [*shards, index.tokenizer_file]
 
 
 def _sha256(path: Path) -> str:

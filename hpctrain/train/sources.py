@@ -18,6 +18,8 @@ ENOUGH_DOCUMENTS = 100
 TARGET_DOCUMENTS = 200
 MIN_PIECE_BYTES = 4 * 1024
 MAX_PIECE_BYTES = 1024 * 1024
+JSON_LINES = ".jsonl"
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _LONGEST_LINE_BYTES = 64 * 1024
 _NOT_THE_STDLIB = {"site-packages", "dist-packages", "__pycache__"}
 
@@ -33,7 +35,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file or a piece of one: bytes [start, end)."""
+    """A file or a piece of one: bytes [start, end). Of JSON Lines, whole lines: several texts."""
 
     file: SourceFile
     start: int
@@ -62,6 +64,11 @@ def find_sources(sources: Sequence[str]) -> list[SourceFile]:
         if not found and (source == STDLIB or os.path.isdir(source)):
             errors.append(f"{show(source)}: holds no text file. Name files or another folder.")
         files += found
+    errors += [
+        f"{show(file.path)}: is compressed; expected plain text or {JSON_LINES}. Unpack it first."
+        for file in files
+        if file.path.endswith(_COMPRESSED)
+    ]
     raise_all(DataError, errors)
     if not any(file.size_bytes for file in files):
         names = ", ".join(show(source) for source in sources)
@@ -74,7 +81,7 @@ def cut_documents(files: Sequence[SourceFile]) -> list[Document]:
 
     A file is a document. Few files are cut at line ends into about 200 documents, so that a
     single file too has a part to validate on; and a piece is never over 1 MiB, which bounds
-    the memory that preparing takes.
+    the memory that preparing takes. Only a line of JSON is never cut.
     """
     piece_bytes = MAX_PIECE_BYTES
     if len(files) < ENOUGH_DOCUMENTS:
@@ -85,6 +92,11 @@ def cut_documents(files: Sequence[SourceFile]) -> list[Document]:
         cuts = [0, *_line_ends(file, piece_bytes), file.size_bytes]
         documents += [Document(file, a, b) for a, b in itertools.pairwise(cuts) if b > a]
     return documents
+
+
+def is_json_lines(path: str) -> bool:
+    """Return whether a file holds a JSON object a line."""
+    return path.endswith(JSON_LINES)
 
 
 def choose_validation(documents: Sequence[Document], fraction: float, seed: int) -> frozenset[int]:
@@ -172,11 +184,12 @@ def _walk(root: str, skip: set[str] | None = None) -> Iterator[SourceFile]:
 def _line_ends(file: SourceFile, piece_bytes: int) -> Iterator[int]:
     if file.size_bytes <= piece_bytes:
         return
+    longest_bytes = -1 if is_json_lines(file.path) else _LONGEST_LINE_BYTES
     with open(file.path, "rb") as stream:
         position = piece_bytes
         while position < file.size_bytes:
             stream.seek(position - 1)
-            stream.readline(_LONGEST_LINE_BYTES)
+            stream.readline(longest_bytes)
             position = stream.tell()
             if position < file.size_bytes:
                 yield position

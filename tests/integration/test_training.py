@@ -169,6 +169,53 @@ def test_events_tell_every_rank_s_time(train):
     assert {e["event"] for e in run.ranks[1]} == {"rank_step"}
 
 
+def mixed(data, tmp_path, **request):
+    """Prepare a second text and return the settings that mix it with the first."""
+    from hpctrain.train.prepare import PrepareRequest, prepare_data
+
+    source = str(Path(os.__file__).parent / "json")
+    other = tmp_path / "other"
+    prepare_data(PrepareRequest(sources=(source,), out=other, **request))
+    return {"data.path": None, "data.mixture": f'{{"{data}" = 65, "{other}" = 34}}'}
+
+
+def test_a_mixture_gives_the_same_losses_at_any_size(train, data, tmp_path):
+    settings = mixed(data, tmp_path)
+    runs = [train(np, settings) for np in (1, 2)]
+    for run in runs:
+        assert run.returncode == 0, run.stderr
+    for event, field in (("step", "loss"), ("eval", "val_loss")):
+        assert runs[1].values(event, field) == pytest.approx(runs[0].values(event, field), rel=1e-4)
+    assert runs[0].values("step", "loss") != train(1).values("step", "loss")
+    assert "65.66 % " in runs[0].values("train_started", "data")[0]
+
+
+def test_subwords_train_as_bytes_do(train, tmp_path):
+    tiers.require("tokenizers")
+    from hpctrain.train.prepare import PrepareRequest, prepare_data
+
+    source, out = str(Path(os.__file__).parent / "json"), tmp_path / "bpe"
+    request = PrepareRequest(
+        sources=(source,), out=out, tokenizer="bpe", vocab_size=400, validation_fraction=0.1
+    )
+    prepare_data(request)
+    run = train(2, {"data.path": out, "model.vocab_size": 400, "data.tokenizer": "bpe"})
+    assert run.returncode == 0, run.stderr
+    losses = run.values("step", "loss")
+    assert losses[0] == pytest.approx(math.log(400), rel=0.05)
+    assert losses[-1] < losses[0] - 0.5
+    assert run.values("step", "perplexity") == pytest.approx([math.exp(loss) for loss in losses])
+
+
+def test_a_mixture_of_two_tokenizers_is_an_error_that_names_the_remedy(train, data, tmp_path):
+    tiers.require("tokenizers")
+    run = train(1, mixed(data, tmp_path, tokenizer="bpe", vocab_size=300), alone=True)
+    assert run.returncode == 1
+    assert "its tokens mean something else than those of" in run.stderr
+    assert "got bpe (300 tokens, sha256 " in run.stderr
+    assert "Prepare it again with --tokenizer bytes" in run.stderr
+
+
 def test_the_configuration_comes_from_the_environment(train, data):
     from hpctrain.config import as_tables, parse_config
 

@@ -205,9 +205,12 @@ def test_a_state_that_is_broken_is_not_saved(train):
     from hpctrain.errors import TrainingError
 
     settings = {"optim.lr": 1e30, "optim.warmup_steps": 0, "train.log_every_steps": 100}
-    with pytest.raises(TrainingError, match="not finite"):
+    with pytest.raises(TrainingError, match=r"not finite.*There is no checkpoint"):
         train(**settings, **{"checkpoint.every_steps": 4})
     assert list_steps(train.root) == []
+    train(**{"train.steps": 4})
+    with pytest.raises(TrainingError, match=r"not finite.*The last checkpoint is .*step-00000004"):
+        train(**settings)
 
 
 def test_random_numbers_go_on_where_they_were():
@@ -235,7 +238,7 @@ def test_export_writes_the_whole_model_once(train, tmp_path):
     assert tensors["embedding.weight"].shape == (256, 16)
     assert not any(name.startswith("optimizer") for name in tensors)
     model, tokenizer = generate.load_model(tmp_path / "r")
-    assert tokenizer == "bytes"
+    assert tokenizer.name == "bytes"
     assert model.state_dict().keys() == tensors.keys()
     assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
     again = CliRunner().invoke(cli, ["export", str(tmp_path / "r"), "--out", str(out)])
@@ -264,3 +267,28 @@ def test_generate_prints_the_prompt_and_names_damage(train, tmp_path, capfd):
     (train.path(2) / "rank-00000.safetensors").unlink()
     assert generate.main(arguments) == 1
     assert "rank-00000.safetensors: is missing" in capfd.readouterr().err
+
+
+def test_subwords_become_text_again(train, tmp_path, capfd):
+    tiers.require("tokenizers")
+    from hpctrain.train.prepare import PrepareRequest, prepare_data
+
+    source, out = str(Path(os.__file__).parent / "json"), tmp_path / "bpe"
+    prepare_data(PrepareRequest(sources=(source,), out=out, tokenizer="bpe", vocab_size=300))
+    train(**{"data.path": out, "model.vocab_size": 300, "train.steps": 2})
+    (out / "tokenizer.json").unlink()  # the checkpoint has its own
+    assert json.loads((train.path(2) / "index.json").read_text())["index"]["tokenizer"] == "bpe"
+    arguments = [str(tmp_path / "r"), "--prompt=def ü(", "--tokens=5", "--temperature=0"]
+    assert generate.main(arguments) == 0
+    assert capfd.readouterr().out.startswith("def ü(")
+    _, tokenizer = generate.load_model(tmp_path / "r")
+    text = "größer: 語 and 語"
+    prompt, tokens = tokenizer.encode(b"class").tolist(), tokenizer.encode(text.encode()).tolist()
+    assert len(tokens) > len(text)  # several tokens a character
+    parts = list(generate.spell(tokenizer, prompt, [*tokens, tokenizer.separator, *tokens]))
+    assert b"".join(parts).decode() == text
+    assert all(part.decode() is not None for part in parts)
+    assert len(parts) > 5
+    (train.path(2) / "tokenizer.json").write_text("{}")
+    assert generate.main(arguments) == 1
+    assert "tokenizer.json: got 2 bytes" in capfd.readouterr().err
