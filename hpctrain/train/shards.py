@@ -86,13 +86,15 @@ def read_index(folder: Path) -> DataIndex:
 
     path = folder / INDEX_NAME
     where = show(str(path))
-    again = "Make it with: hpctrain data prepare"
+    again = f"Make it again with: hpctrain data prepare --source … --out {show(str(folder))}"
     try:
         index = msgspec.json.decode(path.read_bytes(), type=DataIndex)
     except FileNotFoundError:
         raise DataError(
             f"data.path: holds no prepared data, got {show(str(folder))}; "
-            f"expected a folder with {INDEX_NAME}. {again} --out {show(str(folder))}"
+            f"expected a folder with {INDEX_NAME}. {_near_folders(folder)}"
+            f"Make it with: hpctrain data prepare --source FILES --out {show(str(folder))} "
+            "(--source stdlib for Python's own library)"
         ) from None
     except OSError as problem:
         raise DataError(f"{where}: cannot be read: {problem.strerror}.") from problem
@@ -105,6 +107,14 @@ def read_index(folder: Path) -> DataIndex:
         reason = f"no split {missing[0]!r}" if missing else f"file outside, got {outside[0]!r}"
         raise DataError(f"{where}: damaged index: {reason}. {again} --force")
     return index
+
+
+def _near_folders(folder: Path) -> str:
+    """Name prepared folders in or beside a folder that is none."""
+    near = [path.parent for path in (*folder.glob(f"*/{INDEX_NAME}"),
+                                     *folder.parent.glob(f"*/{INDEX_NAME}"))]  # fmt: skip
+    names = ", ".join(show(str(path)) for path in sorted(set(near))[:4])
+    return f"Prepared are: {names}. " if names else ""
 
 
 def find_damage(folder: Path, index: DataIndex, *, checksums: bool = False) -> list[str]:
@@ -141,7 +151,8 @@ def open_data(folder: Path) -> DataIndex:
     """
     index = read_index(folder)
     problems = find_damage(folder, index)
-    remedy = "Make it again with: hpctrain data prepare --force"
+    out = f"--out {show(str(folder))} --force"
+    remedy = f"Make it again from the same text: hpctrain data prepare --source … {out}"
     raise_all(DataError, [f"{problem} {remedy}" for problem in problems])
     return index
 
