@@ -112,8 +112,11 @@ class OptimConfig:
 class CommConfig:
     """How gradients are exchanged."""
 
-    backend: Literal["horovod", "none"] = "horovod"
-    """`none` is for one rank."""
+    backend: Literal["horovod", "ddp", "none"] = "horovod"
+    """`ddp` is torch.distributed, started by the same mpirun; `none` is for one rank."""
+    exchange: Literal["auto", "buckets", "native"] = "auto"
+    """`buckets`: our own; `native`: hvd.DistributedOptimizer or DistributedDataParallel. \
+`auto` is `native` with ddp, else `buckets`."""
     bucket_mb: Positive = 25.0
     """Size of a flat gradient bucket (MiB)."""
 

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hpctrain.train.communicator import open_communicator
         from hpctrain.train.loop import run_training
 
-        comm = open_communicator(config.comm.backend)
+        comm = open_communicator(config.comm.backend, config.train.device)
         try:
             run_training(config, comm)
         except OtherRankError as error:

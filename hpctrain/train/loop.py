@@ -17,7 +17,7 @@ from hpctrain.errors import TrainingError
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import ValidationBatches
-from hpctrain.train.exchange import GradientExchange
+from hpctrain.train.exchange import open_exchange
 from hpctrain.train.measure import Reporter, StepClock
 from hpctrain.train.model import Transformer, sum_token_losses
 from hpctrain.train.optimizer import (
@@ -41,9 +41,8 @@ def run_training(config: Config, comm: Communicator) -> None:
     train, steps = config.train, config.train.steps
     tokens_per_step = setup.global_batch * setup.size.seq_len
     model, batches = setup.model, setup.batches
-    exchange = GradientExchange(model, comm, config.comm.bucket_mb)
-    optimizer = make_optimizer(exchange.buckets, config.optim)
-    gradients = [bucket.gradients for bucket in exchange.buckets]
+    exchange = open_exchange(model, comm, config, setup.micro_steps)
+    optimizer = exchange.attach(make_optimizer(exchange.pieces, config.optim))
     reporter = Reporter(comm, setup.device, tokens_per_step)
     _report_start(reporter, config, setup, comm)
 
@@ -57,21 +56,22 @@ def run_training(config: Config, comm: Communicator) -> None:
 
         exchange.clear()
         for number, (inputs, targets) in enumerate(micro_batches, start=1):
-            loss = sum_token_losses(model(inputs), targets) / tokens_per_step
-            exchange.loss += loss.detach()
-            clock.mark("forward")
-            if number == len(micro_batches):
-                own_loss = exchange.loss.clone()
-                exchange.send_during_backward()
-            loss.backward()
+            last = number == len(micro_batches)
+            with exchange.micro_step(last=last):
+                loss = sum_token_losses(exchange.model(inputs), targets) / tokens_per_step
+                exchange.loss += loss.detach()
+                clock.mark("forward")
+                if last:
+                    own_loss = exchange.loss.clone()
+                loss.backward()
             clock.mark("backward")
         exchange.finish()
         clock.mark("exposed_comm")
 
         rate = learning_rate(step, steps, config.optim)
         set_learning_rate(optimizer, rate)
-        norm = clip_by_global_norm(gradients, config.optim.clip_norm)
-        optimizer.step()
+        norm = clip_by_global_norm(exchange.gradients, config.optim.clip_norm)
+        exchange.update(optimizer)
         clock.mark("optimizer")
 
         unread.append((own_loss, exchange.loss.clone()))

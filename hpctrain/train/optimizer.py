@@ -1,4 +1,4 @@
-"""AdamW over flat tensors, its schedule, and clipping."""
+"""AdamW, its schedule, and clipping."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpctrain.config.schema import OptimConfig
-from hpctrain.train.exchange import Bucket
+from hpctrain.train.buckets import Piece
 
 
-def make_optimizer(buckets: Sequence[Bucket], config: OptimConfig) -> torch.optim.AdamW:
-    """Return AdamW over the buckets' flat tensors, with weight decay on matrices only.
+def make_optimizer(pieces: Sequence[Piece], config: OptimConfig) -> torch.optim.AdamW:
+    """Return AdamW over the pieces, with weight decay on matrices only.
 
     AdamW works element by element, so a flat tensor and the parameters in it get the same
     update (Loshchilov and Hutter 2019, arXiv:1711.05101).
     """
-    with_decay, without = [], []
-    for bucket in buckets:
-        middle = bucket.layout.decayed
-        with_decay.append(_flat_parameter(bucket.parameters[:middle], bucket.gradients[:middle]))
-        without.append(_flat_parameter(bucket.parameters[middle:], bucket.gradients[middle:]))
     groups = [
-        {"params": [p for p in with_decay if p.numel()], "weight_decay": config.weight_decay},
-        {"params": [p for p in without if p.numel()], "weight_decay": 0.0},
+        {"params": [p.tensor for p in pieces if p.decays], "weight_decay": config.weight_decay},
+        {"params": [p.tensor for p in pieces if not p.decays], "weight_decay": 0.0},
     ]
     options = {"lr": config.lr, "betas": (config.beta1, config.beta2)}
     groups = [group for group in groups if group["params"]]
@@ -68,9 +63,3 @@ def clip_by_global_norm(gradients: Sequence[Tensor], limit: float) -> Tensor:
         for gradient in gradients:
             gradient.mul_(factor)
     return norm
-
-
-def _flat_parameter(values: Tensor, gradients: Tensor) -> nn.Parameter:
-    parameter = nn.Parameter(values)
-    parameter.grad = gradients
-    return parameter

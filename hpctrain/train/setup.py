@@ -31,6 +31,8 @@ class Setup:
     batches: TrainingBatches
     validation: ValidationBatches
     model: Transformer
+    micro_steps: int
+    """Forward and backward passes a step on this rank."""
 
 
 def set_up_together(config: Config, comm: Communicator) -> Setup:
@@ -83,6 +85,7 @@ def _set_up(config: Config, comm: Communicator) -> Setup:
             rank=comm.rank, size=comm.size, device=device,
         ),
         model=build_model(size, train.seed).to(device),
+        micro_steps=min(len(share(global_batch, comm.rank, comm.size)), train.grad_accum_steps),
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def test_every_error_at_once_and_in_its_place():
         "x.toml: train.steps: wrong value, got -1; expected int >= 1",
         "x.toml: modell: unknown key",
         "x.toml: launch.env: wrong value",
-        "x.toml: comm.backend: unknown value, got 1; expected one of horovod, none",
+        "x.toml: comm.backend: unknown value, got 1; expected one of horovod, ddp, none",
         "--set train.precision=fp8: unknown value, got 'fp8'; expected one of",
         "--set optim.lr=abc: wrong value, got 'abc'",
         "--set foo: not an assignment",

@@ -11,7 +11,7 @@ import torch  # noqa: E402
 
 from hpctrain.config.schema import OptimConfig  # noqa: E402
 from hpctrain.train.communicator import Communicator  # noqa: E402
-from hpctrain.train.exchange import GradientExchange  # noqa: E402
+from hpctrain.train.exchange import BucketExchange  # noqa: E402
 from hpctrain.train.model import build_model, sum_token_losses  # noqa: E402
 from hpctrain.train.optimizer import (  # noqa: E402
     clip_by_global_norm,
@@ -57,9 +57,9 @@ def test_gradients_within_the_limit_stay_as_they_are(limit):
 def test_flat_adamw_updates_as_adamw_by_parameter_does():
     config = OptimConfig(lr=1e-2, weight_decay=0.5)
     flat_model, plain_model = build_model(SIZE, seed=3), build_model(SIZE, seed=3)
-    exchange = GradientExchange(flat_model, Communicator(), bucket_mb=0.005)
+    exchange = BucketExchange(flat_model, Communicator(), bucket_mb=0.005)
     assert len(exchange.buckets) > 2
-    flat = make_optimizer(exchange.buckets, config)
+    flat = make_optimizer(exchange.pieces, config)
     parameters = list(plain_model.parameters())
     plain = torch.optim.AdamW(
         [

@@ -1,0 +1,190 @@
+"""Whatever exchanges, shards or recomputes: the losses are those of one plain rank.
+
+A launch of its own for each combination would take minutes, so each backend and number of
+ranks is started once and trains with one set of settings after the other.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import launching
+import pytest
+import tiers
+
+from hpctrain.executor import LocalExecutor
+from hpctrain.launch.find_mpi import find_mpi
+
+tiers.require("torch", "horovod", "mpirun")
+
+TIMEOUT_S = 120
+ROOT = Path(__file__).resolve().parents[2]
+BASE = {
+    "model.d_model": 32,
+    "model.num_layers": 2,
+    "model.seq_len": 32,
+    "train.steps": 20,
+    "train.global_batch_size": 7,
+    "train.eval_every_steps": 0,
+    "train.eval_sequences": 5,
+    "train.device": "cpu",
+    "optim.lr": 1e-2,
+    "optim.warmup_steps": 5,
+    "comm.bucket_mb": 0.05,
+}
+RANKS = """
+import json, os, sys
+rank = os.environ.get("OMPI_COMM_WORLD_RANK", "0")
+sink = os.open(f"{sys.argv[1]}/{rank}.jsonl", os.O_WRONLY | os.O_CREAT)
+os.environ["HPCTRAIN_EVENTS_FD"] = str(sink)
+from hpctrain.config import parse_config
+from hpctrain.train.communicator import open_communicator
+from hpctrain.train.loop import run_training
+runs = [parse_config("", overrides=overrides) for overrides in json.loads(sys.argv[2])]
+comm = open_communicator(runs[0].comm.backend, "cpu")
+for config in runs:
+    run_training(config, comm)
+comm.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    from hpctrain.train.prepare import PrepareRequest, prepare_data
+
+    out = tmp_path_factory.mktemp("data") / "text"
+    source = str(Path(os.__file__).parent / "email")
+    prepare_data(PrepareRequest(sources=(source,), out=out, validation_fraction=0.1))
+    return out
+
+
+@pytest.fixture(scope="module")
+def train_each(data, tmp_path_factory):
+    """Return a function that trains np ranks with each of several sets of settings, and returns
+    for each set what rank 0 reported of its steps."""
+    mpi = find_mpi(os.environ, LocalExecutor())
+    if mpi.flavour not in ("openmpi4", "openmpi5"):
+        pytest.skip(f"mpirun: Horovod needs an Open MPI, found {mpi.flavour}")
+    more = ["--oversubscribe"] if mpi.flavour == "openmpi4" else ["--map-by", "slot:oversubscribe"]
+
+    def start(np, *runs, program=RANKS, check=True, **env):
+        folder = tmp_path_factory.mktemp("events")
+        settings = [{**BASE, "data.path": data, **run} for run in runs]
+        overrides = [[f"{k}={v}" for k, v in run.items()] for run in settings]
+        launcher = [mpi.mpirun, "-np", str(np), "--mca", "mpi_yield_when_idle", "1",
+                    "--bind-to", "none", *more]  # fmt: skip
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HPCTRAIN_", "HOROVOD_"))}
+        done = subprocess.run(
+            [*launcher, sys.executable, "-c", program, str(folder), json.dumps(overrides)],
+            env={
+                **kept,
+                "OMPI_ALLOW_RUN_AS_ROOT": "1",
+                "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join([str(ROOT), *kept.get("PYTHONPATH", "").split()]),
+                **env,
+            },
+            capture_output=True, text=True, timeout=TIMEOUT_S,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stderr
+        events = [json.loads(line) for line in (folder / "0.jsonl").read_text().splitlines()]
+        results = []
+        for event in events:
+            if event["event"] == "train_started":
+                results.append([])
+            elif event["event"] == "step":
+                results[-1].append(event)
+        return results if check else (done, results)
+
+    return start
+
+
+def losses(steps):
+    return [step["loss"] for step in steps]
+
+
+def norms(steps):
+    return [step["grad_norm"] for step in steps]
+
+
+@pytest.fixture(scope="module")
+def reference(train_each):
+    """What one rank without a backend reports."""
+    (steps,) = train_each(1, {"comm.backend": "none"})
+    assert len(steps) == 20
+    assert losses(steps)[-1] < losses(steps)[0] - 0.5
+    return steps
+
+
+BUCKETS, NATIVE = {"comm.exchange": "buckets"}, {"comm.exchange": "native"}
+ACCUMULATED = {"train.grad_accum_steps": 3}
+COMBINATIONS = {
+    "buckets": BUCKETS,
+    "native": NATIVE,
+    "native accumulated": {**NATIVE, **ACCUMULATED},
+    "buckets accumulated": {**BUCKETS, **ACCUMULATED},
+}
+
+
+@pytest.mark.parametrize("np", [1, 2, 3])
+@pytest.mark.parametrize("backend", ["horovod", "ddp"])
+def test_losses_are_those_of_one_plain_rank(train_each, reference, backend, np):
+    runs = [{**run, "comm.backend": backend} for run in COMBINATIONS.values()]
+    for name, steps in zip(COMBINATIONS, train_each(np, *runs), strict=True):
+        assert losses(steps) == pytest.approx(losses(reference), rel=1e-4), name
+        assert norms(steps) == pytest.approx(norms(reference), rel=1e-3), name
+
+
+@pytest.mark.parametrize("exchange", ["buckets", "native"])
+def test_a_rank_of_torch_distributed_that_breaks_off_ends_the_others(train_each, exchange):
+    program = RANKS.replace(
+        "comm = open",
+        """if rank == "1":
+    from hpctrain.train.data import TrainingBatches
+    read = TrainingBatches.read
+    def break_off(self, step, grad_accum_steps):
+        if step == 3:
+            os._exit(7)
+        return read(self, step, grad_accum_steps)
+    TrainingBatches.read = break_off
+comm = open""",
+    ).replace(
+        "    run_training(config, comm)",
+        """    try:
+        run_training(config, comm)
+    except hpctrain.errors.OtherRankError as error:
+        sys.exit(f"explained: {error}")""",
+    )
+    program = "import hpctrain.errors\n" + program
+    run = {"comm.backend": "ddp", "comm.exchange": exchange}
+    # Not by the exit code: whether mpirun or the broken connection ends rank 0 is a race.
+    done, runs = train_each(2, run, program=program, check=False)
+    assert done.returncode != 0
+    (steps,) = runs
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert "Traceback" not in done.stderr
+
+
+def test_the_launcher_tells_torch_distributed_where_to_meet(data, tmp_path):
+    settings = {**BASE, "data.path": data, "comm.backend": "ddp", "train.steps": 3}
+    overrides = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    done = launching.run(tmp_path, "--np", "2", *overrides)
+    assert done.returncode == 0, done.stderr
+    assert done.event("train_started")["backend"] == "ddp"
+    assert done.event("train_started")["size"] == 2
+    # A program that knows torch.distributed alone, and nothing of hpctrain.
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import torch, torch.distributed as dist\n"
+        "dist.init_process_group('gloo')\n"
+        "total = torch.tensor([dist.get_rank() + 1.0])\n"
+        "dist.all_reduce(total)\n"
+        "print('total', total.item(), flush=True)\n"
+        "dist.destroy_process_group()\n"
+    )
+    done = launching.run(tmp_path, "--np", "2", "--", sys.executable, "program.py", name="s")
+    assert done.returncode == 0, done.stderr
+    assert b"total 3.0" in done.log(0)
+    assert b"total 3.0" in done.log(1)
