@@ -65,8 +65,10 @@ class TrainConfig:
     """Sequences an optimizer step on each rank (8 where neither is given)."""
     grad_accum_steps: Count = 1
     """Forward and backward passes that a step's sequences are split into on each rank."""
-    precision: Literal["fp32"] = "fp32"
-    """Number format of the computation."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Number format of matrix products; weights and gradients are fp32 always."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not a number does: end the run, or leave the update out."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the rank's GPU where there is one. `cpu` also counts cores as local slots."""
     seed: CountOrZero = 1234
@@ -119,6 +121,17 @@ class CommConfig:
 `auto` is `native` with ddp, else `buckets`."""
     bucket_mb: Positive = 25.0
     """Size of a flat gradient bucket (MiB)."""
+    compression: Literal["none", "fp16", "bf16"] = "none"
+    """Number format of gradients on their way; Horovod has no bf16."""
+
+    def problems(self) -> list[str]:
+        """Return what no single value can show to be wrong."""
+        if self.compression != "bf16" or self.backend != "horovod":
+            return []
+        return [
+            "compression = 'bf16' with backend = 'horovod', which cannot sum bf16; expected "
+            "compression = 'fp16' or 'none', or backend = 'ddp'"
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

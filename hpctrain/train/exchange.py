@@ -18,6 +18,9 @@ from hpctrain.config import Config
 from hpctrain.train.buckets import Bucket, Piece, cut_pieces, lay_out_model
 from hpctrain.train.communicator import Communicator
 
+# Formats that gradients travel in, by comm.compression.
+WIRE_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
 
 class Exchange:
     """The interface."""
@@ -64,9 +67,12 @@ class BucketExchange(Exchange):
     of small ones, nothing is copied together, and the optimizer runs over a few large tensors.
     """
 
-    def __init__(self, model: nn.Module, comm: Communicator, bucket_mb: float) -> None:
+    def __init__(
+        self, model: nn.Module, comm: Communicator, bucket_mb: float, compression: str = "none"
+    ) -> None:
         self.model = model
         self._comm = comm
+        self._wire_dtype = WIRE_DTYPES.get(compression)
         self._sending = False
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         names, parameters = zip(*named, strict=True)
@@ -78,8 +84,11 @@ class BucketExchange(Exchange):
             for piece in cut_pieces(bucket, names, numels, 0, bucket.layout.numel)
         ]
         last = self.buckets[-1]
-        # It rides in the last bucket, for an exchange of its own would cost a round trip.
+        # It rides in the last bucket, for an exchange of its own would cost a round trip;
+        # but not where that loses digits.
         self.loss = last.exchanged[last.layout.numel :]
+        if self._wire_dtype:
+            self.loss = torch.zeros_like(self.loss)
         for bucket in self.buckets:
             for slot in bucket.layout.slots:
                 self._watch(parameters[slot.parameter], bucket)
@@ -88,6 +97,7 @@ class BucketExchange(Exchange):
     def clear(self) -> None:
         for bucket in self.buckets:
             bucket.exchanged.zero_()
+        self.loss.zero_()
 
     @contextmanager
     def micro_step(self, *, last: bool) -> Iterator[None]:
@@ -105,8 +115,12 @@ class BucketExchange(Exchange):
                 self._send(bucket)
         for bucket in self.buckets:
             if bucket.handle is not None:
-                self._comm.wait(bucket.handle)
+                total = self._comm.wait(bucket.handle)
+                if self._wire_dtype:
+                    bucket.exchanged.copy_(total)
                 bucket.handle = None
+        if self._wire_dtype:
+            self._comm.all_reduce_sum(self.loss, "loss")
         return time.perf_counter() - start_s
 
     def _watch(self, parameter: nn.Parameter, bucket: Bucket) -> None:
@@ -121,9 +135,10 @@ class BucketExchange(Exchange):
     def _send(self, bucket: Bucket) -> None:
         bucket.launched = True
         if self._comm.size > 1:
-            bucket.handle = self._comm.all_reduce_sum_async(
-                bucket.exchanged, f"gradients.{bucket.name}"
-            )
+            sent = bucket.exchanged
+            if self._wire_dtype:
+                sent = sent.to(self._wire_dtype)
+            bucket.handle = self._comm.all_reduce_sum_async(sent, f"gradients.{bucket.name}")
 
 
 def open_exchange(
@@ -142,5 +157,5 @@ def open_exchange(
 
         if comm.backend == "ddp":
             return DdpExchange(model, comm, config)
-        return HorovodExchange(model, comm, micro_steps)
-    return BucketExchange(model, comm, config.comm.bucket_mb)
+        return HorovodExchange(model, comm, config, micro_steps)
+    return BucketExchange(model, comm, config.comm.bucket_mb, config.comm.compression)

@@ -18,7 +18,7 @@ from torch import nn
 from hpctrain.config import Config
 from hpctrain.train.buckets import Piece, Run
 from hpctrain.train.communicator import Communicator
-from hpctrain.train.exchange import Exchange
+from hpctrain.train.exchange import WIRE_DTYPES, Exchange
 
 # Newer torch has renamed it, and warns of the old name.
 _SYNC_BUFFERS = (
@@ -69,7 +69,8 @@ class DdpExchange(_ByParameter):
                 # ranks must choose alike.
                 static_graph=config.train.grad_accum_steps == 1,
             )
-        self._ddp.register_comm_hook(None, _sum_bucket)
+        wire_dtype = WIRE_DTYPES.get(config.comm.compression)
+        self._ddp.register_comm_hook(wire_dtype, _sum_bucket)
 
     @contextmanager
     def micro_step(self, *, last: bool) -> Iterator[None]:
@@ -82,25 +83,32 @@ class DdpExchange(_ByParameter):
 
 
 # DDP takes either these very types or none, and the types' names are what it would get here.
-def _sum_bucket(state, bucket):
+def _sum_bucket(wire_dtype, bucket):
     """Sum over the ranks, where DDP by itself averages: ranks' shares may be unequal.
 
     Args:
-        state: unused.
+        wire_dtype: format to exchange in, None for the gradients' own.
         bucket: a dist.GradBucket.
 
     Returns:
         A future of the summed buffer, (numel,).
     """
-    future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
-    return future.then(lambda done: done.value()[0])
+    buffer = bucket.buffer()
+    sent = buffer if wire_dtype is None else buffer.to(wire_dtype)
+    future = dist.all_reduce(sent, async_op=True).get_future()
+    if wire_dtype is None:
+        return future.then(lambda done: done.value()[0])
+    return future.then(lambda done: buffer.copy_(done.value()[0]))
 
 
 class HorovodExchange(_ByParameter):
     """hvd.DistributedOptimizer: one all-reduce a parameter, fused by Horovod."""
 
-    def __init__(self, model: nn.Module, comm: Communicator, micro_steps: int) -> None:
+    def __init__(
+        self, model: nn.Module, comm: Communicator, config: Config, micro_steps: int
+    ) -> None:
         super().__init__(model, comm)
+        self._compression = config.comm.compression
         self._micro_steps = micro_steps
         for piece in self.pieces:
             comm.broadcast(piece.tensor.data, f"parameters.{piece.runs[0].name}")
@@ -113,6 +121,7 @@ class HorovodExchange(_ByParameter):
             named_parameters=[(piece.runs[0].name, piece.tensor) for piece in self.pieces],
             backward_passes_per_step=self._micro_steps,
             op=hvd.Sum,
+            compression=getattr(hvd.Compression, self._compression),
         )
         return self._optimizer
 

@@ -26,6 +26,7 @@ from hpctrain.train.optimizer import (
     make_optimizer,
     set_learning_rate,
 )
+from hpctrain.train.precision import StepGuard
 from hpctrain.train.presets import count_parameters
 from hpctrain.train.setup import Setup, set_up_together
 from hpctrain.train.shards import TRAIN
@@ -43,6 +44,7 @@ def run_training(config: Config, comm: Communicator) -> None:
     model, batches = setup.model, setup.batches
     exchange = open_exchange(model, comm, config, setup.micro_steps)
     optimizer = exchange.attach(make_optimizer(exchange.pieces, config.optim))
+    guard = StepGuard(train.precision, train.on_nan)
     reporter = Reporter(comm, setup.device, tokens_per_step)
     _report_start(reporter, config, setup, comm)
 
@@ -58,38 +60,45 @@ def run_training(config: Config, comm: Communicator) -> None:
         for number, (inputs, targets) in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             with exchange.micro_step(last=last):
-                loss = sum_token_losses(exchange.model(inputs), targets) / tokens_per_step
+                with setup.precision.autocast():
+                    loss = sum_token_losses(exchange.model(inputs), targets) / tokens_per_step
                 exchange.loss += loss.detach()
                 clock.mark("forward")
                 if last:
                     own_loss = exchange.loss.clone()
-                loss.backward()
+                (loss * guard.scale).backward()
             clock.mark("backward")
         exchange.finish()
         clock.mark("exposed_comm")
 
         rate = learning_rate(step, steps, config.optim)
         set_learning_rate(optimizer, rate)
-        norm = clip_by_global_norm(exchange.gradients, config.optim.clip_norm)
-        exchange.update(optimizer)
+        norm = clip_by_global_norm(exchange.gradients, config.optim.clip_norm, guard.scale)
+        if guard.admits(step + 1, exchange.loss, norm):
+            exchange.update(optimizer)
         clock.mark("optimizer")
 
         unread.append((own_loss, exchange.loss.clone()))
         done = step + 1
         if done % train.log_every_steps == 0 or done == steps:
             step_time_s, phases_s = clock.read()
-            _stop_if_broken(unread, done, comm)
+            if train.on_nan == "stop":
+                _stop_if_broken(unread, done, comm)
             reporter.step(
                 done, steps, loss=unread[-1][1].item(), lr=rate, grad_norm=norm.item(),
                 new_steps=len(unread), step_time_s=step_time_s, phases_s=phases_s,
+                loss_scale=guard.loss_scale, skipped_steps=guard.skipped_steps,
             )  # fmt: skip
             last_loss = unread[-1][1].item()
             unread.clear()
         if done == steps or (train.eval_every_steps and done % train.eval_every_steps == 0):
-            val_loss = evaluate(model, setup.validation, comm)
+            with setup.precision.autocast():
+                val_loss = evaluate(model, setup.validation, comm)
             if val_loss is not None:
                 reporter.evaluated(done, val_loss)
             clock.restart()
+    if comm.rank == 0 and guard.skipped_steps:
+        print(f"skipped    the updates of {guard.skipped_steps} steps, alike on all ranks")
     reporter.finished(steps, last_loss, val_loss)
     comm.barrier()
 
@@ -154,6 +163,8 @@ def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Commun
             ("warning", f"optim.warmup_steps = {config.optim.warmup_steps} is not over within "
                         f"train.steps = {train.steps}: the rate never reaches optim.lr")
         )  # fmt: skip
+    if setup.precision.warning:
+        header.append(("warning", setup.precision.warning))
     reporter.started(
         header, params=params, steps=train.steps, backend=comm.backend,
         precision=train.precision, data=config.data.path, global_batch_size=setup.global_batch,

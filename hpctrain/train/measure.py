@@ -88,9 +88,13 @@ class Reporter:
 
     def step(
         self, step: int, steps: int, *, loss: float, lr: float, grad_norm: float,
-        new_steps: int, step_time_s: float, phases_s: dict[str, float],
+        new_steps: int, step_time_s: float, phases_s: dict[str, float], **more: object,
     ) -> None:  # fmt: skip
-        """Report `new_steps` steps, the last of which is number `step` (counted from 1)."""
+        """Report `new_steps` steps, the last of which is number `step` (counted from 1).
+
+        Args:
+            more: further fields of the step's event.
+        """
         if self._rank == 0:
             warm = step - new_steps >= min(WARMUP_STEPS, steps // 2)
             for counted in (self._all, self._warm) if warm else (self._all,):
@@ -99,7 +103,7 @@ class Reporter:
             emit("step", step=step, steps=steps, loss=loss, lr=lr, grad_norm=grad_norm,
                  tokens=step * self._tokens_per_step,
                  tokens_per_s=self._tokens_per_step / step_time_s, step_time_s=step_time_s,
-                 mfu=None)  # fmt: skip
+                 mfu=None, **more)  # fmt: skip
         emit("rank_step", step=step, host=self._host, device=self._device,
              **{f"{phase}_s": seconds for phase, seconds in phases_s.items()})  # fmt: skip
 

@@ -102,4 +102,5 @@ def build_model(size: ModelSize, seed: int) -> Transformer:
 
 def sum_token_losses(scores: Tensor, targets: Tensor) -> Tensor:
     """Return the summed cross-entropy (nats): (batch, seq, vocab), (batch, seq) → ()"""
-    return F.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="sum")
+    # In fp32 whatever the scores' format: thousands of terms are summed.
+    return F.cross_entropy(scores.flatten(0, 1).float(), targets.flatten(), reduction="sum")

@@ -49,17 +49,23 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def clip_by_global_norm(gradients: Sequence[Tensor], limit: float) -> Tensor:
+def clip_by_global_norm(
+    gradients: Sequence[Tensor], limit: float, loss_scale: float = 1.0
+) -> Tensor:
     """Scale the gradients in place to a global norm of at most `limit`; 0 for no limit.
 
+    Args:
+        loss_scale: what the gradients are too large by; taken out as well.
+
     Returns:
-        The norm before clipping, ().
+        The norm before clipping, without `loss_scale`, ().
     """
     norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
-    norm = torch.linalg.vector_norm(norms)
-    if limit > 0 and (norm.device.type != "cpu" or norm > limit):
+    norm = torch.linalg.vector_norm(norms) / loss_scale
+    clips = limit > 0 and (norm.device.type != "cpu" or norm > limit)
+    if clips or loss_scale != 1:
         # On a GPU the host must not wait for the norm, so it scales by 1 where nothing is over.
-        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+        factor = (limit / (norm + 1e-6)).clamp(max=1.0) if clips else torch.ones_like(norm)
         for gradient in gradients:
-            gradient.mul_(factor)
+            gradient.mul_(factor / loss_scale)
     return norm

@@ -16,6 +16,7 @@ from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import TrainingBatches, ValidationBatches, resolve_global_batch_size, share
 from hpctrain.train.device import choose_device
 from hpctrain.train.model import Transformer, build_model
+from hpctrain.train.precision import Precision
 from hpctrain.train.presets import ModelSize, resolve_model
 from hpctrain.train.shards import TRAIN, VALIDATION, DataIndex, Windows, open_data
 
@@ -26,6 +27,7 @@ class Setup:
 
     size: ModelSize
     device: torch.device
+    precision: Precision
     index: DataIndex
     global_batch: int
     batches: TrainingBatches
@@ -73,6 +75,7 @@ def _set_up(config: Config, comm: Communicator) -> Setup:
     return Setup(
         size=size,
         device=device,
+        precision=Precision(train.precision, device),
         index=index,
         global_batch=global_batch,
         batches=TrainingBatches(

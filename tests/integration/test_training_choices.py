@@ -5,6 +5,7 @@ ranks is started once and trains with one set of settings after the other.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -135,6 +136,74 @@ def test_losses_are_those_of_one_plain_rank(train_each, reference, backend, np):
     for name, steps in zip(COMBINATIONS, train_each(np, *runs), strict=True):
         assert losses(steps) == pytest.approx(losses(reference), rel=1e-4), name
         assert norms(steps) == pytest.approx(norms(reference), rel=1e-3), name
+
+
+REDUCED = {
+    "bf16": {"train.precision": "bf16"},
+    "fp16": {"train.precision": "fp16"},
+    "fp16 native": {"train.precision": "fp16", **NATIVE},
+    "fp16 on the wire": {"comm.compression": "fp16", **BUCKETS},
+    "fp16 on the wire, native": {"comm.compression": "fp16", **NATIVE},
+    "bf16 on the wire": {"comm.compression": "bf16", **BUCKETS},
+    "bf16 on the wire, native": {"comm.compression": "bf16", **NATIVE},
+}
+
+
+@pytest.mark.parametrize("backend", ["horovod", "ddp"])
+def test_fewer_digits_give_nearly_the_same_losses(train_each, reference, backend):
+    runs = {
+        name: {**run, "comm.backend": backend}
+        for name, run in REDUCED.items()
+        if backend == "ddp" or run.get("comm.compression") != "bf16"
+    }
+    for (name, run), steps in zip(runs.items(), train_each(2, *runs.values()), strict=True):
+        assert losses(steps) == pytest.approx(losses(reference), rel=2e-2), name
+        assert losses(steps) != pytest.approx(losses(reference), rel=1e-7), name
+        scales = [step["loss_scale"] for step in steps]
+        assert scales == [65536.0 if run.get("train.precision") == "fp16" else None] * 20
+        assert steps[-1]["skipped_steps"] == 0
+
+
+# On rank 1 alone, the fourth gradient of the position encoding is out of range.
+BROKEN_GRADIENT = RANKS.replace(
+    "runs =",
+    """import hpctrain.train.setup as setup, torch, zlib
+build = setup.build_model
+def build_one_that_breaks(*arguments):
+    global model
+    model, seen = build(*arguments), []
+    def spoil(gradient):
+        seen.append(1)
+        return gradient * float("inf") if len(seen) == 4 else gradient
+    if rank == "1":
+        model.position.weight.register_hook(spoil)
+    return model
+setup.build_model = build_one_that_breaks
+runs =""",
+).replace(
+    "    run_training(config, comm)",
+    """    run_training(config, comm)
+    flat = torch.cat([p.detach().flatten() for p in model.parameters()])
+    sums = torch.zeros(comm.size, dtype=torch.float64)
+    sums[comm.rank] = zlib.crc32(flat.numpy().tobytes())
+    sums = comm.all_reduce_sum(sums, "checksums")
+    assert len(set(sums.tolist())) == 1, f"parameters differ: {sums}"
+    assert flat.isfinite().all()""",
+)
+
+
+@pytest.mark.parametrize("backend", ["horovod", "ddp"])
+def test_an_update_is_left_out_on_all_ranks_alike(train_each, reference, backend):
+    skip = {"comm.backend": backend, "train.on_nan": "skip"}
+    scaled = {"comm.backend": backend, "train.precision": "fp16"}
+    runs = [{**run, **exchange} for run in (skip, scaled) for exchange in (BUCKETS, NATIVE)]
+    results = train_each(2, *runs, program=BROKEN_GRADIENT)
+    for run, steps in zip(runs, results, strict=True):
+        assert [step["skipped_steps"] for step in steps] == [0] * 3 + [1] * 17
+        assert all(math.isfinite(loss) for loss in losses(steps))
+        assert losses(steps)[-1] < losses(steps)[0] - 0.5
+        if "train.precision" in run:
+            assert [step["loss_scale"] for step in steps] == [65536.0] * 3 + [32768.0] * 17
 
 
 @pytest.mark.parametrize("exchange", ["buckets", "native"])

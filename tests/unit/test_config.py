@@ -68,6 +68,12 @@ def test_the_batch_is_given_once():
         parse_config("[train]\nglobal_batch_size = 8\nbatch_size_per_rank = 4")
 
 
+def test_horovod_sums_no_bf16():
+    with pytest.raises(ConfigError, match=r"comm: compression = 'bf16' with backend = 'horovod'"):
+        parse_config("[comm]\ncompression = 'bf16'")
+    assert parse_config("[comm]\ncompression = 'bf16'\nbackend = 'ddp'").comm.backend == "ddp"
+
+
 def test_broken_toml_and_missing_files(tmp_path):
     with pytest.raises(ConfigError, match=r"x\.toml: not valid TOML: Expected"):
         parse_config("[train", "x.toml")
