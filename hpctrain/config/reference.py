@@ -55,6 +55,7 @@ def _describe(annotation: str) -> str:
         "Count": "whole number ≥ 1", "CountOrZero": "whole number ≥ 0", "Positive": "number > 0",
         "NonNegative": "number ≥ 0", "Part": "number 0 to 1", "Decay": "number 0 to below 1",
         "str": "text", "tuple[str, ...]": "list of texts", "Mapping[str, str]": "table of texts",
+        "bool": "true, false",
     }  # fmt: skip
     kind = annotation.removesuffix(" | None")
     if kind.startswith("Literal["):

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class ModelConfig:
     """The transformer. `preset` fills what is not given."""
 
-    preset: Literal["tiny"] = "tiny"
-    """A named size; the settings below override it one by one."""
+    preset: Literal["tiny", "small", "medium", "large", "xlarge"] = "tiny"
+    """A named size (0.8M, 124M, 354M, 760M, 1.3B parameters); the settings below override it \
+one by one."""
     d_model: Count | None = None
     """Width of the residual stream."""
     num_layers: Count | None = None
@@ -41,6 +42,8 @@ class ModelConfig:
     """Tokens in one training sequence."""
     position: Literal["learned", "sinusoidal", "rope"] = "learned"
     """Position encoding."""
+    factory: str | None = None
+    """`module:function` that builds a model of your own from vocab_size and seq_len."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +72,10 @@ class TrainConfig:
     """Number format of matrix products; weights and gradients are fp32 always."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is not a number does: end the run, or leave the update out."""
+    activation_checkpointing: bool = False
+    """Compute each block again in backward, in place of keeping its activations."""
+    compile: bool = False
+    """Compile each block by torch.compile; on a CPU it needs a C++ compiler."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the rank's GPU where there is one. `cpu` also counts cores as local slots."""
     seed: CountOrZero = 1234

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpctrain.config import Config
 from hpctrain.errors import TrainingError
@@ -19,15 +19,15 @@ from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import ValidationBatches
 from hpctrain.train.exchange import open_exchange
 from hpctrain.train.measure import Reporter, StepClock
-from hpctrain.train.model import Transformer, sum_token_losses
+from hpctrain.train.model import sum_token_losses
 from hpctrain.train.optimizer import (
     clip_by_global_norm,
     learning_rate,
     make_optimizer,
     set_learning_rate,
 )
+from hpctrain.train.own_model import ignored_settings
 from hpctrain.train.precision import StepGuard
-from hpctrain.train.presets import count_parameters
 from hpctrain.train.setup import Setup, set_up_together
 from hpctrain.train.shards import TRAIN
 
@@ -103,7 +103,7 @@ def run_training(config: Config, comm: Communicator) -> None:
     comm.barrier()
 
 
-def evaluate(model: Transformer, validation: ValidationBatches, comm: Communicator) -> float | None:
+def evaluate(model: nn.Module, validation: ValidationBatches, comm: Communicator) -> float | None:
     """Return the mean loss over the validation windows (nats a token); None if there are none.
 
     Every rank must call this. Sums are in double precision, so that the split over ranks
@@ -142,7 +142,9 @@ def _stop_if_broken(unread: list[tuple[Tensor, Tensor]], done: int, comm: Commun
 
 def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Communicator) -> None:
     train, size, data = config.train, setup.size, setup.index.splits
-    params = count_parameters(size)
+    params = sum(p.numel() for p in setup.model.parameters())
+    shape = f"{size.num_layers} layers, d_model {size.d_model}, {size.num_heads} heads, "
+    shape += f"{size.position} positions"
     threads = torch.get_num_threads()
     where = f"{setup.device}"
     if setup.device.type == "cpu":
@@ -151,8 +153,7 @@ def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Commun
     if setup.validation.sequences < train.eval_sequences:
         validation += f" (train.eval_sequences = {train.eval_sequences}: there are no more)"
     header = [
-        ("model", f"{params:,} parameters: {size.num_layers} layers, d_model {size.d_model}, "
-                  f"{size.num_heads} heads, {size.position} positions"),
+        ("model", f"{params:,} parameters: {config.model.factory or shape}"),
         ("data", f"{config.data.path}: {data[TRAIN].tokens:,} training tokens, {validation}"),
         ("step", f"{setup.global_batch} sequences of {size.seq_len} tokens = "
                  f"{setup.global_batch * size.seq_len:,} tokens"),
@@ -163,6 +164,10 @@ def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Commun
             ("warning", f"optim.warmup_steps = {config.optim.warmup_steps} is not over within "
                         f"train.steps = {train.steps}: the rate never reaches optim.lr")
         )  # fmt: skip
+    header += [
+        ("warning", f"{name} is ignored: model.factory builds the model")
+        for name in ignored_settings(config)
+    ]
     if setup.precision.warning:
         header.append(("warning", setup.precision.warning))
     reporter.started(

@@ -37,6 +37,7 @@ BASE = {
 }
 RANKS = """
 import json, os, sys
+sys.path.append(os.environ.get("EXAMPLES", "."))
 rank = os.environ.get("OMPI_COMM_WORLD_RANK", "0")
 sink = os.open(f"{sys.argv[1]}/{rank}.jsonl", os.O_WRONLY | os.O_CREAT)
 os.environ["HPCTRAIN_EVENTS_FD"] = str(sink)
@@ -121,11 +122,14 @@ def reference(train_each):
 
 BUCKETS, NATIVE = {"comm.exchange": "buckets"}, {"comm.exchange": "native"}
 ACCUMULATED = {"train.grad_accum_steps": 3}
+RECOMPUTED = {"train.activation_checkpointing": "true"}
 COMBINATIONS = {
     "buckets": BUCKETS,
     "native": NATIVE,
     "native accumulated": {**NATIVE, **ACCUMULATED},
     "buckets accumulated": {**BUCKETS, **ACCUMULATED},
+    "buckets recomputed": {**BUCKETS, **RECOMPUTED},
+    "native recomputed": {**NATIVE, **RECOMPUTED},
 }
 
 
@@ -234,6 +238,23 @@ comm = open""",
     (steps,) = runs
     assert [step["step"] for step in steps] == [1, 2, 3]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.needs("g++")
+def test_compiled_blocks_give_the_same_losses(train_each, reference):
+    # One rank and the warm-up alone: the compiler takes most of a minute for each rank.
+    run = {"comm.backend": "none", "train.compile": "true", "train.steps": 5}
+    (steps,) = train_each(1, run)
+    assert losses(steps) == pytest.approx(losses(reference)[:5], rel=1e-4)
+
+
+def test_the_example_of_a_model_of_one_s_own(train_each):
+    own = {"model.factory": "own_model:build", "comm.backend": "horovod", **BUCKETS}
+    runs = [{**own, "model.d_model": 8}, {**own, "train.precision": "bf16"}]
+    one, two = (train_each(np, *runs, EXAMPLES=str(ROOT / "examples")) for np in (1, 2))
+    assert losses(two[0]) == pytest.approx(losses(one[0]), rel=1e-4)
+    for steps in two:
+        assert losses(steps)[-1] < losses(steps)[0] - 0.5
 
 
 def test_the_launcher_tells_torch_distributed_where_to_meet(data, tmp_path):
