@@ -105,8 +105,13 @@ class OptimConfig:
     """Peak learning rate."""
     min_lr_ratio: Part = 0.1
     """Learning rate at the end of the cosine, as a part of the peak."""
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    """What lr is multiplied by: 1, the number of ranks, or its square root. lr then is that of \
+one rank's batch."""
     warmup_steps: CountOrZero = 20
     """Steps of linear warm-up."""
+    warmup_tokens: Count | None = None
+    """The same in tokens, rounded up to whole steps; in place of warmup_steps."""
     weight_decay: NonNegative = 0.1
     """AdamW's decoupled weight decay, on matrices only."""
     beta1: Decay = 0.9

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hpctrain.config import Config
+from hpctrain.config.schema import OptimConfig
 from hpctrain.errors import TrainingError
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.communicator import Communicator
@@ -24,6 +25,7 @@ from hpctrain.train.optimizer import (
     clip_by_global_norm,
     learning_rate,
     make_optimizer,
+    resolve_schedule,
     set_learning_rate,
 )
 from hpctrain.train.own_model import ignored_settings
@@ -42,11 +44,12 @@ def run_training(config: Config, comm: Communicator) -> None:
     train, steps = config.train, config.train.steps
     tokens_per_step = setup.global_batch * setup.size.seq_len
     model, batches = setup.model, setup.batches
+    optim = resolve_schedule(config.optim, comm.size, tokens_per_step)
     exchange = open_exchange(model, comm, config, setup.micro_steps)
-    optimizer = exchange.attach(make_optimizer(exchange.pieces, config.optim))
+    optimizer = exchange.attach(make_optimizer(exchange.pieces, optim))
     guard = StepGuard(train.precision, train.on_nan)
     reporter = Reporter(comm, setup.device, tokens_per_step)
-    _report_start(reporter, config, setup, comm)
+    _report_start(reporter, config, optim, setup, comm)
 
     val_loss = None
     unread: list[tuple[Tensor, Tensor]] = []  # (own, global) losses, still on the device
@@ -71,7 +74,7 @@ def run_training(config: Config, comm: Communicator) -> None:
         exchange.finish()
         clock.mark("exposed_comm")
 
-        rate = learning_rate(step, steps, config.optim)
+        rate = learning_rate(step, steps, optim)
         set_learning_rate(optimizer, rate)
         norm = clip_by_global_norm(exchange.gradients, config.optim.clip_norm, guard.scale)
         if guard.admits(step + 1, exchange.loss, norm):
@@ -140,7 +143,9 @@ def _stop_if_broken(unread: list[tuple[Tensor, Tensor]], done: int, comm: Commun
         )
 
 
-def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Communicator) -> None:
+def _report_start(
+    reporter: Reporter, config: Config, optim: OptimConfig, setup: Setup, comm: Communicator
+) -> None:
     train, size, data = config.train, setup.size, setup.index.splits
     params = sum(p.numel() for p in setup.model.parameters())
     shape = f"{size.num_layers} layers, d_model {size.d_model}, {size.num_heads} heads, "
@@ -159,9 +164,14 @@ def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Commun
                  f"{setup.global_batch * size.seq_len:,} tokens"),
         ("ranks", f"{comm.size} on {where}, {comm.backend}, {train.precision}"),
     ]  # fmt: skip
-    if config.optim.warmup_steps > train.steps:
+    if optim.lr != config.optim.lr:
         header.append(
-            ("warning", f"optim.warmup_steps = {config.optim.warmup_steps} is not over within "
+            ("lr", f"{optim.lr:g}: optim.lr = {config.optim.lr:g}, scaled to {comm.size} ranks "
+                   f"(optim.lr_scaling = {optim.lr_scaling})")
+        )  # fmt: skip
+    if optim.warmup_steps > train.steps:
+        header.append(
+            ("warning", f"a warm-up of {optim.warmup_steps} steps is not over within "
                         f"train.steps = {train.steps}: the rate never reaches optim.lr")
         )  # fmt: skip
     header += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -28,6 +29,25 @@ def make_optimizer(pieces: Sequence[Piece], config: OptimConfig) -> torch.optim.
         return torch.optim.AdamW(groups, fused=True, **options)
     except RuntimeError:  # a device without the fused kernel
         return torch.optim.AdamW(groups, **options)
+
+
+def resolve_schedule(config: OptimConfig, size: int, tokens_per_step: int) -> OptimConfig:
+    """Return the same with the peak rate and the warm-up that `size` ranks come to.
+
+    A rate that suits one rank's batch is scaled to the batch of all: by their number (Goyal et
+    al. 2017, arXiv:1706.02677, section 2.1) or its square root (Krizhevsky 2014,
+    arXiv:1404.5997, section 5; usual with Adam).
+
+    >>> config = OptimConfig(lr=0.1, lr_scaling="sqrt", warmup_tokens=1000)
+    >>> resolved = resolve_schedule(config, size=4, tokens_per_step=300)
+    >>> resolved.lr, resolved.warmup_steps
+    (0.2, 4)
+    """
+    factor = {"none": 1.0, "linear": float(size), "sqrt": math.sqrt(size)}[config.lr_scaling]
+    warmup_steps = config.warmup_steps
+    if config.warmup_tokens is not None:
+        warmup_steps = -(-config.warmup_tokens // tokens_per_step)
+    return dataclasses.replace(config, lr=config.lr * factor, warmup_steps=warmup_steps)
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

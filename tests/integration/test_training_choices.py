@@ -240,6 +240,14 @@ comm = open""",
     assert "Traceback" not in done.stderr
 
 
+def test_a_scaled_rate_is_that_of_a_larger_one(train_each, reference):
+    scaled = {"optim.lr": 5e-3, "optim.lr_scaling": "linear", "optim.warmup_tokens": 5 * 7 * 32}
+    (steps,) = train_each(2, {"comm.backend": "horovod", "optim.warmup_steps": 0, **scaled})
+    rates = [step["lr"] for step in reference]
+    assert [step["lr"] for step in steps] == pytest.approx(rates)
+    assert losses(steps) == pytest.approx(losses(reference), rel=1e-4)
+
+
 @pytest.mark.needs("g++")
 def test_compiled_blocks_give_the_same_losses(train_each, reference):
     # One rank and the warm-up alone: the compiler takes most of a minute for each rank.

@@ -17,6 +17,7 @@ from hpctrain.train.optimizer import (  # noqa: E402
     clip_by_global_norm,
     learning_rate,
     make_optimizer,
+    resolve_schedule,
 )
 from hpctrain.train.presets import ModelSize  # noqa: E402
 
@@ -39,6 +40,20 @@ def test_warm_up_rises_to_the_peak_and_the_cosine_ends_at_the_floor():
 def test_short_runs_have_a_rate_in_range(steps, warmup):
     config = OptimConfig(lr=1.0, min_lr_ratio=0.0, warmup_steps=warmup)
     assert all(0 <= learning_rate(step, steps, config) <= 1 for step in range(steps))
+
+
+@pytest.mark.parametrize(("scaling", "lr"), [("none", 0.5), ("linear", 4.5), ("sqrt", 1.5)])
+def test_the_rate_of_one_rank_s_batch_is_scaled_to_all(scaling, lr):
+    config = OptimConfig(lr=0.5, lr_scaling=scaling, warmup_steps=7)
+    resolved = resolve_schedule(config, size=9, tokens_per_step=100)
+    assert (resolved.lr, resolved.warmup_steps) == (pytest.approx(lr), 7)
+    assert resolve_schedule(config, size=1, tokens_per_step=100) == config
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(1, 1), (100, 1), (101, 2), (1000, 10)])
+def test_a_warm_up_in_tokens_takes_whole_steps(tokens, steps):
+    config = OptimConfig(warmup_tokens=tokens)
+    assert resolve_schedule(config, size=4, tokens_per_step=100).warmup_steps == steps
 
 
 def test_clipping_scales_all_gradients_by_one_factor():
