@@ -118,6 +118,8 @@ one rank's batch."""
     """AdamW's decay of the first moment."""
     beta2: Decay = 0.95
     """AdamW's decay of the second moment."""
+    sharded: bool = False
+    """Keep 1/n of the optimizer's state on each of n ranks (ZeRO stage 1)."""
     clip_norm: NonNegative = 1.0
     """Largest global gradient norm; 0 for no clipping."""
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from hpctrain.config import Config
+from hpctrain.config.schema import CommConfig, OptimConfig
+from hpctrain.errors import ConfigError
 from hpctrain.train.buckets import Bucket, Piece, cut_pieces, lay_out_model
 from hpctrain.train.communicator import Communicator
 
@@ -31,6 +33,9 @@ class Exchange:
     """What the optimizer updates on this rank."""
     loss: Tensor
     """(1,): this rank's part of the loss before :meth:`finish`, the global loss after it."""
+
+    is_sharded = False
+    """Whether `pieces` are this rank's part of the model, and others have the rest."""
 
     @property
     def gradients(self) -> list[Tensor]:
@@ -65,29 +70,35 @@ class BucketExchange(Exchange):
     A bucket is handed to the communicator, in place and whole, the moment its last gradient
     is there, while backward still runs. A handful of large exchanges costs less than hundreds
     of small ones, nothing is copied together, and the optimizer runs over a few large tensors.
+
+    Sharded (Rajbhandari et al. 2020, arXiv:1910.02054, stage 1), each rank owns the same part of
+    every bucket: it gets the sums of that part alone, updates it, and passes it on to all.
     """
 
     def __init__(
-        self, model: nn.Module, comm: Communicator, bucket_mb: float, compression: str = "none"
-    ) -> None:
+        self, model: nn.Module, comm: Communicator, bucket_mb: float, compression: str = "none",
+        *, sharded: bool = False,
+    ) -> None:  # fmt: skip
         self.model = model
         self._comm = comm
         self._wire_dtype = WIRE_DTYPES.get(compression)
+        self.is_sharded = sharded and comm.size > 1
         self._sending = False
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         names, parameters = zip(*named, strict=True)
-        self.buckets = lay_out_model(model, bucket_mb)
+        self.buckets = lay_out_model(model, bucket_mb, comm.size if self.is_sharded else 1)
         numels = [p.numel() for p in parameters]
         self.pieces = [
             piece
             for bucket in self.buckets
-            for piece in cut_pieces(bucket, names, numels, 0, bucket.layout.numel)
+            for piece in cut_pieces(bucket, names, numels, *self._own_part(bucket))
         ]
         last = self.buckets[-1]
         # It rides in the last bucket, for an exchange of its own would cost a round trip;
-        # but not where that loses digits.
+        # but not where that loses digits, nor where only one rank would get it.
+        self._loss_rides = not self._wire_dtype and not self.is_sharded
         self.loss = last.exchanged[last.layout.numel :]
-        if self._wire_dtype:
+        if not self._loss_rides:
             self.loss = torch.zeros_like(self.loss)
         for bucket in self.buckets:
             for slot in bucket.layout.slots:
@@ -115,13 +126,30 @@ class BucketExchange(Exchange):
                 self._send(bucket)
         for bucket in self.buckets:
             if bucket.handle is not None:
-                total = self._comm.wait(bucket.handle)
-                if self._wire_dtype:
-                    bucket.exchanged.copy_(total)
+                self._take_in(bucket, self._comm.wait(bucket.handle))
                 bucket.handle = None
-        if self._wire_dtype:
+        if not self._loss_rides:
             self._comm.all_reduce_sum(self.loss, "loss")
         return time.perf_counter() - start_s
+
+    def update(self, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.step()
+        if not self.is_sharded:
+            return
+        handles = [
+            self._comm.all_gather_async(bucket.parameters[slice(*self._own_part(bucket))],
+                                        f"parameters.{bucket.name}")
+            for bucket in self.buckets
+        ]  # fmt: skip
+        for bucket, handle in zip(self.buckets, handles, strict=True):
+            bucket.parameters.copy_(self._comm.wait(handle))
+
+    def _own_part(self, bucket: Bucket) -> tuple[int, int]:
+        """Return the first element that this rank updates, and the first after them."""
+        if not self.is_sharded:
+            return 0, bucket.layout.numel
+        numel = bucket.layout.numel // self._comm.size
+        return self._comm.rank * numel, (self._comm.rank + 1) * numel
 
     def _watch(self, parameter: nn.Parameter, bucket: Bucket) -> None:
         def arrived(_: Tensor) -> None:
@@ -135,10 +163,36 @@ class BucketExchange(Exchange):
     def _send(self, bucket: Bucket) -> None:
         bucket.launched = True
         if self._comm.size > 1:
-            sent = bucket.exchanged
+            sent = bucket.exchanged if self._loss_rides else bucket.gradients
             if self._wire_dtype:
                 sent = sent.to(self._wire_dtype)
-            bucket.handle = self._comm.all_reduce_sum_async(sent, f"gradients.{bucket.name}")
+            start = self._comm.all_reduce_sum_async
+            if self.is_sharded:
+                start = self._comm.reduce_scatter_sum_async
+            bucket.handle = start(sent, f"gradients.{bucket.name}")
+
+    def _take_in(self, bucket: Bucket, total: Tensor) -> None:
+        """Put an exchange's result where it is not yet: an all-reduce works in place."""
+        if self.is_sharded:
+            bucket.gradients[slice(*self._own_part(bucket))].copy_(total)
+        elif self._wire_dtype:
+            bucket.gradients.copy_(total)
+
+
+def resolve_exchange(comm: CommConfig, optim: OptimConfig) -> str:
+    """Return which exchange is meant: ``buckets`` or ``native``.
+
+    Raises:
+        ConfigError: the optimizer is to be sharded, which only our buckets can.
+    """
+    if comm.exchange == "native" and optim.sharded:
+        raise ConfigError(
+            "optim.sharded: needs our own buckets, got comm.exchange = 'native'; expected "
+            "'buckets' or 'auto'. Set one or the other."
+        )
+    if comm.exchange == "auto":
+        return "native" if comm.backend == "ddp" and not optim.sharded else "buckets"
+    return comm.exchange if comm.backend != "none" else "buckets"
 
 
 def open_exchange(
@@ -149,13 +203,12 @@ def open_exchange(
     Args:
         micro_steps: backward passes a step on this rank.
     """
-    kind = config.comm.exchange
-    if kind == "auto":
-        kind = "native" if comm.backend == "ddp" else "buckets"
-    if kind == "native" and comm.backend != "none":
+    if resolve_exchange(config.comm, config.optim) == "native":
         from hpctrain.train.exchange_native import DdpExchange, HorovodExchange
 
         if comm.backend == "ddp":
             return DdpExchange(model, comm, config)
         return HorovodExchange(model, comm, config, micro_steps)
-    return BucketExchange(model, comm, config.comm.bucket_mb, config.comm.compression)
+    return BucketExchange(
+        model, comm, config.comm.bucket_mb, config.comm.compression, sharded=config.optim.sharded
+    )

@@ -7,6 +7,7 @@ mean, of the loss and of the gradient, even where ranks have unequal shares.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -47,6 +48,9 @@ def run_training(config: Config, comm: Communicator) -> None:
     optim = resolve_schedule(config.optim, comm.size, tokens_per_step)
     exchange = open_exchange(model, comm, config, setup.micro_steps)
     optimizer = exchange.attach(make_optimizer(exchange.pieces, optim))
+    sum_squares = None
+    if exchange.is_sharded:
+        sum_squares = functools.partial(comm.all_reduce_sum, name="gradient norm")
     guard = StepGuard(train.precision, train.on_nan)
     reporter = Reporter(comm, setup.device, tokens_per_step)
     _report_start(reporter, config, optim, setup, comm)
@@ -76,7 +80,7 @@ def run_training(config: Config, comm: Communicator) -> None:
 
         rate = learning_rate(step, steps, optim)
         set_learning_rate(optimizer, rate)
-        norm = clip_by_global_norm(exchange.gradients, config.optim.clip_norm, guard.scale)
+        norm = clip_by_global_norm(exchange.gradients, optim.clip_norm, guard.scale, sum_squares)
         if guard.admits(step + 1, exchange.loss, norm):
             exchange.update(optimizer)
         clock.mark("optimizer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -69,19 +69,52 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def named_optimizer_state(
+    optimizer: torch.optim.Optimizer, pieces: Sequence[Piece]
+) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
+    """Yield this rank's state of the optimizer, by the names of the model's parameters.
+
+    Whatever the exchange and the number of ranks, the parts of one name, of all ranks and
+    joined, are that parameter's whole state, so it can be saved and loaded at any size.
+
+    Yields:
+        The parameter's name, the first of its elements (as flattened) that this rank has, and
+        the state of those elements: views (n,) that can be written to, and scalars, which all
+        elements share. Empty before the first step.
+    """
+    for piece in pieces:
+        state = optimizer.state.get(piece.tensor, {})
+        for run in piece.runs:
+            part = slice(run.start, run.start + run.numel)
+            yield run.name, run.first, {
+                key: value.view(-1)[part] if value.dim() else value
+                for key, value in state.items()
+            }  # fmt: skip
+
+
 def clip_by_global_norm(
-    gradients: Sequence[Tensor], limit: float, loss_scale: float = 1.0
+    gradients: Sequence[Tensor],
+    limit: float,
+    loss_scale: float = 1.0,
+    sum_over_ranks: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     """Scale the gradients in place to a global norm of at most `limit`; 0 for no limit.
 
     Args:
         loss_scale: what the gradients are too large by; taken out as well.
+        sum_over_ranks: given where `gradients` are one rank's part of them: sums a tensor, (1,)
+            in double precision on the host, in place.
 
     Returns:
         The norm before clipping, without `loss_scale`, ().
     """
     norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
-    norm = torch.linalg.vector_norm(norms) / loss_scale
+    norm = torch.linalg.vector_norm(norms)
+    if sum_over_ranks is not None:
+        square = norm.to("cpu", torch.float64).square().view(1)
+        sum_over_ranks(square)
+        norm = square.sqrt()[0].to(norm)
+    norm = norm / loss_scale
     clips = limit > 0 and (norm.device.type != "cpu" or norm > limit)
     if clips or loss_scale != 1:
         # On a GPU the host must not wait for the norm, so it scales by 1 where nothing is over.

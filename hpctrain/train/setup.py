@@ -18,6 +18,7 @@ from hpctrain.train.agreement import raise_together
 from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import TrainingBatches, ValidationBatches, resolve_global_batch_size, share
 from hpctrain.train.device import choose_device
+from hpctrain.train.exchange import resolve_exchange
 from hpctrain.train.model import build_model, compile_model
 from hpctrain.train.own_model import build_own_model
 from hpctrain.train.precision import Precision
@@ -68,11 +69,12 @@ def set_up_together(config: Config, comm: Communicator) -> Setup:
 
 def _set_up(config: Config, comm: Communicator) -> Setup:
     train, folder = config.train, Path(config.data.path)
-    global_batch, size, device, index = _try_all(
+    global_batch, size, device, index, _ = _try_all(
         lambda: resolve_global_batch_size(train, comm.size),
         lambda: resolve_model(config.model),
         lambda: choose_device(train.device, comm.local_rank, comm.local_size),
         lambda: open_data(folder),
+        lambda: resolve_exchange(config.comm, config.optim),
     )
     training = Windows(folder, index, TRAIN, size.seq_len)
     _check_data(config, size, index, training)

@@ -130,6 +130,8 @@ COMBINATIONS = {
     "buckets accumulated": {**BUCKETS, **ACCUMULATED},
     "buckets recomputed": {**BUCKETS, **RECOMPUTED},
     "native recomputed": {**NATIVE, **RECOMPUTED},
+    "sharded": {"optim.sharded": "true"},
+    "sharded accumulated recomputed": {"optim.sharded": "true", **ACCUMULATED, **RECOMPUTED},
 }
 
 
@@ -208,6 +210,66 @@ def test_an_update_is_left_out_on_all_ranks_alike(train_each, reference, backend
         assert losses(steps)[-1] < losses(steps)[0] - 0.5
         if "train.precision" in run:
             assert [step["loss_scale"] for step in steps] == [65536.0] * 3 + [32768.0] * 17
+
+
+# Every rank counts the elements of its optimizer's state; joined by name, the state of all
+# ranks is compared between the first run and the others.
+STATES = RANKS.replace(
+    "runs =",
+    """import hpctrain.train.loop as loop, torch
+from hpctrain.train.optimizer import named_optimizer_state
+make, joined = loop.make_optimizer, []
+def make_and_keep(pieces, config):
+    global kept
+    kept = make(pieces, config), pieces
+    return kept[0]
+loop.make_optimizer = make_and_keep
+def join_states(comm):
+    parts = list(named_optimizer_state(*kept))
+    own = sum(part["exp_avg"].numel() for _, _, part in parts)
+    sizes = {}
+    for name, first, part in parts:
+        sizes[name] = max(sizes.get(name, 0), first + part["exp_avg"].numel())
+    whole = torch.zeros(80000, dtype=torch.float64)
+    names = sorted(PARAMETERS)
+    for name, first, part in parts:
+        start = sum(PARAMETERS[n] for n in names[:names.index(name)]) + first
+        for row, key in enumerate(("exp_avg", "exp_avg_sq")):
+            at = row * 40000 + start
+            whole[at : at + part[key].numel()] = part[key].double()
+        assert part["step"] == 20
+    comm.all_reduce_sum(whole, "whole")
+    return own, whole
+from hpctrain.train.model import build_model
+import hpctrain.train.setup as setup
+def build_and_name(*arguments):
+    global PARAMETERS
+    model = build_model(*arguments)
+    PARAMETERS = {name: p.numel() for name, p in model.named_parameters()}
+    return model
+setup.build_model = build_and_name
+runs =""",
+).replace(
+    "    run_training(config, comm)",
+    """    run_training(config, comm)
+    own, whole = join_states(comm)
+    total, share = sum(PARAMETERS.values()), comm.size if config.optim.sharded else 1
+    assert total < 40000
+    # Buckets are padded to a multiple of 16 elements a rank.
+    assert abs(own - total / share) < 0.05 * total, (own, total)
+    # Unsharded, every rank has the whole of it.
+    joined.append(whole / (1 if config.optim.sharded else comm.size))
+    torch.testing.assert_close(joined[-1], joined[0], rtol=1e-3, atol=1e-7)""",
+)
+
+
+@pytest.mark.parametrize("backend", ["horovod", "ddp"])
+def test_shards_of_the_optimizer_are_equal_parts_of_the_same_state(train_each, backend):
+    plain = {"comm.backend": backend, **BUCKETS}
+    sharded = {"comm.backend": backend, "optim.sharded": "true"}
+    one, other = train_each(3, plain, sharded, program=STATES)
+    assert losses(other) == pytest.approx(losses(one), rel=1e-6)
+    assert norms(other) == pytest.approx(norms(one), rel=1e-4)
 
 
 @pytest.mark.parametrize("exchange", ["buckets", "native"])
