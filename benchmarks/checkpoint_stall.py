@@ -38,7 +38,7 @@ def measure(rounds: int, folder: Path, size: dict[str, int]) -> None:
     from hpctrain.config import Config
     from hpctrain.train.communicator import open_communicator
     from hpctrain.train.device import choose_device
-    from hpctrain.train.exchange import GradientExchange
+    from hpctrain.train.exchange import BucketExchange
     from hpctrain.train.model import build_model
     from hpctrain.train.optimizer import make_optimizer
     from hpctrain.train.presets import ModelSize
@@ -48,8 +48,8 @@ def measure(rounds: int, folder: Path, size: dict[str, int]) -> None:
     comm = open_communicator("horovod")
     device = choose_device("cpu", comm.local_rank, comm.local_size)
     model = build_model(ModelSize(**size, position="rope"), seed=1)
-    exchange = GradientExchange(model, comm, 25.0)
-    optimizer = make_optimizer(exchange.buckets, Config().optim)
+    exchange = BucketExchange(model, comm, 25.0)
+    optimizer = make_optimizer(exchange.pieces, Config().optim)
     pieces = [*model_pieces(model), *optimizer_pieces(model, optimizer)]
     snapshot = Snapshot(take_share(pieces, comm.rank, comm.size), device)
     optimizer.step()

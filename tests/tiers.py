@@ -81,6 +81,7 @@ PIECES: Mapping[str, Piece] = {
         Piece("torch", lambda: _no_module("torch"), "make setup"),
         Piece("tokenizers", lambda: _no_module("tokenizers"), "make setup"),
         Piece("horovod", lambda: _no_module("horovod"), "make setup"),
+        Piece("g++", lambda: _no_program("g++"), "apt-get install g++"),
         *(
             Piece(name, functools.partial(_no_flavour, name), f"pip's index with {spec}")
             for name, spec in mpi_flavours.WHEELS.items()

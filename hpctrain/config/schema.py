@@ -30,8 +30,9 @@ DEFAULT_DATA_PATH = "data/stdlib-bytes"
 class ModelConfig:
     """The transformer. `preset` fills what is not given."""
 
-    preset: Literal["tiny"] = "tiny"
-    """A named size; the settings below override it one by one."""
+    preset: Literal["tiny", "small", "medium", "large", "xlarge"] = "tiny"
+    """A named size (0.8M, 124M, 354M, 760M, 1.3B parameters); the settings below override it \
+one by one."""
     d_model: Count | None = None
     """Width of the residual stream."""
     num_layers: Count | None = None
@@ -44,6 +45,8 @@ class ModelConfig:
     """Tokens in one training sequence."""
     position: Literal["learned", "sinusoidal", "rope"] = "learned"
     """Position encoding."""
+    factory: str | None = None
+    """`module:function` that builds a model of your own from vocab_size and seq_len."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +79,14 @@ class TrainConfig:
     """Sequences an optimizer step on each rank (8 where neither is given)."""
     grad_accum_steps: Count = 1
     """Forward and backward passes that a step's sequences are split into on each rank."""
-    precision: Literal["fp32"] = "fp32"
-    """Number format of the computation."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Number format of matrix products; weights and gradients are fp32 always."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not a number does: end the run, or leave the update out."""
+    activation_checkpointing: bool = False
+    """Compute each block again in backward, in place of keeping its activations."""
+    compile: bool = False
+    """Compile each block by torch.compile; on a CPU it needs a C++ compiler."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the rank's GPU where there is one. `cpu` also counts cores as local slots."""
     seed: CountOrZero = 1234
@@ -107,14 +116,21 @@ class OptimConfig:
     """Peak learning rate."""
     min_lr_ratio: Part = 0.1
     """Learning rate at the end of the cosine, as a part of the peak."""
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    """What lr is multiplied by: 1, the number of ranks, or its square root. lr then is that of \
+one rank's batch."""
     warmup_steps: CountOrZero = 20
     """Steps of linear warm-up."""
+    warmup_tokens: Count | None = None
+    """The same in tokens, rounded up to whole steps; in place of warmup_steps."""
     weight_decay: NonNegative = 0.1
     """AdamW's decoupled weight decay, on matrices only."""
     beta1: Decay = 0.9
     """AdamW's decay of the first moment."""
     beta2: Decay = 0.95
     """AdamW's decay of the second moment."""
+    sharded: bool = False
+    """Keep 1/n of the optimizer's state on each of n ranks (ZeRO stage 1)."""
     clip_norm: NonNegative = 1.0
     """Largest global gradient norm; 0 for no clipping."""
 
@@ -123,10 +139,24 @@ class OptimConfig:
 class CommConfig:
     """How gradients are exchanged."""
 
-    backend: Literal["horovod", "none"] = "horovod"
-    """`none` is for one rank."""
+    backend: Literal["horovod", "ddp", "none"] = "horovod"
+    """`ddp` is torch.distributed, started by the same mpirun; `none` is for one rank."""
+    exchange: Literal["auto", "buckets", "native"] = "auto"
+    """`buckets`: our own; `native`: hvd.DistributedOptimizer or DistributedDataParallel. \
+`auto` is `native` with ddp, else `buckets`."""
     bucket_mb: Positive = 25.0
     """Size of a flat gradient bucket (MiB)."""
+    compression: Literal["none", "fp16", "bf16"] = "none"
+    """Number format of gradients on their way; Horovod has no bf16."""
+
+    def problems(self) -> list[str]:
+        """Return what no single value can show to be wrong."""
+        if self.compression != "bf16" or self.backend != "horovod":
+            return []
+        return [
+            "compression = 'bf16' with backend = 'horovod', which cannot sum bf16; expected "
+            "compression = 'fp16' or 'none', or backend = 'ddp'"
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,9 @@ from hpctrain.launch.rules import Setting
 FORWARDED = (
     "PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONHASHSEED",
     "VIRTUAL_ENV", "CONDA_PREFIX", "LANG", "LC_ALL", "TZ", "OPAL_PREFIX", "I_MPI_ROOT",
-    "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "OMP_*", "MKL_*", "KMP_*", "NCCL_*", "UCX_*", "FI_*",
-    "GLOO_*", "HOROVOD_*", "HPCTRAIN_*", "TORCH_*", "TORCHINDUCTOR_*", "PYTORCH_*", "CUDA_*",
+    "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "MASTER_ADDR", "MASTER_PORT",
+    "OMP_*", "MKL_*", "KMP_*", "NCCL_*", "UCX_*", "FI_*", "GLOO_*", "HOROVOD_*", "HPCTRAIN_*",
+    "TORCH_*", "TORCHINDUCTOR_*", "PYTORCH_*", "CUDA_*",
     "TRITON_*", "HF_*", "TRANSFORMERS_*", "TOKENIZERS_*", "WANDB_*", "MLFLOW_*",
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
 )  # fmt: skip

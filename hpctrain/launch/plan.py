@@ -24,6 +24,14 @@ from hpctrain.launch.dialects import (
     users_own_variable,
 )
 from hpctrain.launch.environment import plan_forwarding, plan_path, unknown_variables
+from hpctrain.launch.meeting import (
+    ADDRESS_VARIABLE,
+    MEETING_RULE,
+    MEETING_SOURCE,
+    PORT_VARIABLE,
+    plan_meeting_address,
+    plan_meeting_port,
+)
 from hpctrain.launch.network import plan_channel_address, plan_subnet
 from hpctrain.launch.placement import Placement, plan_placement
 from hpctrain.launch.rank_env import explain_rank_env
@@ -68,6 +76,8 @@ class LaunchPlan:
     remote_hosts: tuple[str, ...]
     start_timeout_s: float
     grace_s: float
+    meeting_port: int | None = None
+    """The planned MASTER_PORT, for which a start takes the next one that is free."""
     saves_on_signal: bool = False
     save_timeout_s: float = 60.0
 
@@ -108,6 +118,10 @@ def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
     draft.add_np_and_hosts(placement, local_only=not remote)
     draft.add_rank_variables(sum(place.ranks for place in placement), subnet if remote else None)
     draft.add_path()
+    channel_address = plan_channel_address(facts, remote, subnet)
+    draft.add_meeting_point(
+        plan_meeting_address(names[0], facts, subnet, channel_address, local_only=not remote)
+    )
     for setting in plan_settings(situation):
         draft.add(setting)
     if remote:
@@ -127,11 +141,12 @@ def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
         reasons=tuple(draft.reasons),
         warnings=tuple(warnings),
         mpi=f"{draft.dialect.title} ({facts.mpi_version}, {facts.mpi_source})",
-        channel_address=plan_channel_address(facts, remote, subnet),
+        channel_address=channel_address,
         ssh_options=draft.ssh_options,
         remote_hosts=tuple(host_alias(name) for name in remote),
         start_timeout_s=request.launch.start_timeout_s,
         grace_s=request.launch.grace_s,
+        meeting_port=draft.meeting_port,
         saves_on_signal=request.saves_on_signal,
         save_timeout_s=request.launch.save_timeout_s,
     )
@@ -180,6 +195,7 @@ class _Draft:
         self.files: dict[str, str] = {}
         self.reasons: list[Reason] = []
         self.ssh_options: tuple[str, ...] = ()
+        self.meeting_port: int | None = None
         self.users_own = {**request.environ, **request.launch.env}
 
     def explain(self, setting: str, value: str, rule: str, fact: str, source: str) -> None:
@@ -234,6 +250,15 @@ class _Draft:
             self.env["PATH"] = setting.value
             shown = setting.value.partition(":")[0] + ":…"
             self.explain("PATH", shown, setting.rule, setting.fact, setting.source)
+
+    def add_meeting_point(self, address: str) -> None:
+        port = plan_meeting_port(self.request.run_path)
+        for name, value in ((ADDRESS_VARIABLE, address), (PORT_VARIABLE, str(port))):
+            if name not in self.users_own:
+                self.env[name] = value
+                self.explain(name, value, MEETING_RULE, "rank 0's host", MEETING_SOURCE)
+        if PORT_VARIABLE not in self.users_own:
+            self.meeting_port = port
 
     def add(self, setting: Setting) -> None:
         """Add a setting in this MPI's words, but for what the user has set already."""

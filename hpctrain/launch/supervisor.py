@@ -26,6 +26,7 @@ from hpctrain.launch.channel import (
     decode_frame,
     new_secret,
 )
+from hpctrain.launch.meeting import PORT_VARIABLE, find_free_port
 from hpctrain.launch.plan import ATTEMPT_VARIABLE, LaunchPlan
 from hpctrain.launch.server import ChannelServer
 from hpctrain.rundir import RunDirectory
@@ -119,6 +120,8 @@ class Supervisor:
             SECRET_VARIABLE: secret,
             ATTEMPT_VARIABLE: self.attempt_id,
         }
+        if plan.meeting_port is not None:
+            self.live_env[PORT_VARIABLE] = str(find_free_port(plan.meeting_port))
 
     def run(self) -> Outcome:
         """Start mpirun and return when it, and every rank that can be reached, has ended."""

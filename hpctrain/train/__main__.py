@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train one rank's part of a run; return the exit code."""
     try:
         config = read_config(argv)
+        # Last: for model.factory, but no file there may stand in for a module of anybody else.
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
 
         if find_spec("torch") is None:
             raise BuildError("torch: is not installed. Run: pip install 'hpctrain[train]'.")
@@ -35,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hpctrain.train.communicator import open_communicator
         from hpctrain.train.loop import run_training
 
-        comm = open_communicator(config.comm.backend)
+        comm = open_communicator(config.comm.backend, config.train.device)
         try:
             run_training(config, comm)
         except OtherRankError as error:

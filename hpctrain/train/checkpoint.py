@@ -171,6 +171,13 @@ class Checkpoints:
                 problem = error
         raise_together(comm, problem)
         writers = ranks_that_see(root / folders.NONCE_NAME, comm)
+        if self._sharded and len(writers) < comm.size and comm.rank == 0:
+            problem = CheckpointError(
+                f"{root}: seen by {len(writers)} of {comm.size} ranks; expected a file system that "
+                "all hosts share, which a sharded optimizer needs. Choose another --runs-dir, or "
+                "set optim.sharded=false or checkpoint.save=off."
+            )
+        raise_together(comm, problem)
         mine: list[Piece] = []
         if comm.rank in writers:
             # A sharded optimizer's moments are nobody else's to write; the model is everybody's.

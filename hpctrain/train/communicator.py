@@ -1,15 +1,13 @@
-"""How ranks talk: Horovod over MPI, or nobody to talk to. The loop does not know which."""
+"""How ranks talk: Horovod, torch.distributed, or nobody. The loop does not know which."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hpctrain.errors import LaunchError, OtherRankError, PlanError
@@ -35,10 +33,20 @@ class Communicator:
 
     def all_reduce_sum_async(self, tensor: Tensor, name: str) -> Any:
         """Start the same and return a handle; leave `tensor` alone until :meth:`wait`."""
-        return None
+        return tensor
 
-    def wait(self, handle: Any) -> None:
-        """Return when the exchange behind `handle` is complete."""
+    def reduce_scatter_sum_async(self, tensor: Tensor, name: str) -> Any:
+        """Start to sum `tensor`, (size · n,), over all ranks; the handle's result is part
+        `rank` of the sum, (n,)."""
+        return tensor
+
+    def all_gather_async(self, tensor: Tensor, name: str) -> Any:
+        """Start to join every rank's `tensor`, (n,); the handle's result is (size · n,)."""
+        return tensor
+
+    def wait(self, handle: Any) -> Tensor:
+        """Return the result of the exchange behind `handle` once it is complete."""
+        return handle
 
     def broadcast(self, tensor: Tensor, name: str, root: int = 0) -> Tensor:
         """Replace `tensor` by rank `root`'s, in place, and return it."""
@@ -50,74 +58,51 @@ class Communicator:
     def shutdown(self) -> None:
         """Leave; the last call."""
 
-
-class HorovodCommunicator(Communicator):
-    """Horovod, on whichever MPI or NCCL it was built with."""
-
-    backend = "horovod"
-
-    def __init__(self) -> None:
-        # Buckets are large already: Horovod would only copy them together once more.
-        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
-        try:
-            import horovod.torch as hvd
-            from horovod.common.exceptions import HorovodInternalError
-        except ImportError as problem:
-            raise PlanError(
-                f"comm.backend: Horovod cannot be imported: {problem}. Run: hpctrain "
-                "install-horovod, or train on one rank with --set comm.backend=none."
-            ) from problem
-        self._hvd, self._error = hvd, HorovodInternalError
-        hvd.init()
-        self.rank, self.size = hvd.rank(), hvd.size()
-        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
-        check_size(self.size, f"Horovod ({mpi_library() or 'an unknown MPI'})")
-
-    def all_reduce_sum_async(self, tensor: Tensor, name: str) -> Any:
-        with self._explained():
-            return self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
-
-    def wait(self, handle: Any) -> None:
-        with self._explained():
-            self._hvd.synchronize(handle)
-
-    def broadcast(self, tensor: Tensor, name: str, root: int = 0) -> Tensor:
-        with self._explained():
-            return self._hvd.broadcast_(tensor, root_rank=root, name=name)
-
-    def barrier(self) -> None:
-        with self._explained():
-            self._hvd.barrier()
-
-    def shutdown(self) -> None:
-        self._hvd.shutdown()
-
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Say what Horovod's errors mean: another rank has left."""
+    def explained(self) -> Iterator[None]:
+        """Turn the library's errors into one that says what they mean: another rank has left.
+
+        Raises:
+            OtherRankError: in place of the library's error.
+        """
         try:
             yield
-        except self._error as problem:
+        except RuntimeError as problem:
+            if not self._is_broken_exchange(problem):
+                raise
             raise OtherRankError(
                 f"rank {self.rank}: stopped because the exchange with the other ranks broke: "
                 f"{problem}. The rank that stopped first says why."
             ) from problem
 
+    def _is_broken_exchange(self, problem: RuntimeError) -> bool:
+        return False
 
-def open_communicator(backend: str) -> Communicator:
+
+def open_communicator(backend: str, device: str = "auto") -> Communicator:
     """Return the communicator that `comm.backend` names, connected.
+
+    Args:
+        device: `train.device`; `cpu` keeps torch.distributed off the GPUs.
 
     Raises:
         PlanError: Horovod is missing, or several ranks are to run without a backend.
         LaunchError: the ranks do not find each other.
     """
+    # Late, so that a run needs only the libraries of its own backend.
     if backend == "horovod":
+        from hpctrain.train.comm_horovod import HorovodCommunicator
+
         return HorovodCommunicator()
+    if backend == "ddp":
+        from hpctrain.train.comm_torch import TorchCommunicator
+
+        return TorchCommunicator(on_gpu=device != "cpu" and torch.cuda.is_available())
     expected, _ = launched_size()
     if expected > 1:
         raise PlanError(
-            f"comm.backend: 'none' is for one rank, got {expected} ranks; expected 'horovod'. "
-            "Start one rank, or set comm.backend=horovod."
+            f"comm.backend: 'none' is for one rank, got {expected} ranks; expected 'horovod' or "
+            "'ddp'. Start one rank, or set comm.backend=horovod."
         )
     return Communicator()
 
@@ -147,20 +132,3 @@ def check_size(size: int, who: str) -> None:
             f"as started by {launcher}. Start them with the mpirun of the MPI that Horovod was "
             "built with, or rebuild it: hpctrain install-horovod."
         )
-
-
-def mpi_library() -> str | None:
-    """Return the version of the MPI library in this process, e.g. ``Open MPI v5.0.11``."""
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:
-        return None
-    path = re.search(r"/\S*/libmpi\.so\S*", maps)
-    if path is None:
-        return None
-    text = ctypes.create_string_buffer(8192)
-    try:
-        ctypes.CDLL(path.group()).MPI_Get_library_version(text, ctypes.byref(ctypes.c_int()))
-    except (OSError, AttributeError):
-        return Path(path.group()).name
-    return re.split(r"[,\n]", text.value.decode(errors="replace"), maxsplit=1)[0].strip()

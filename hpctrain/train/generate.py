@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from hpctrain.config import config_from_tables
 from hpctrain.errors import EXIT_OK, CheckpointError, HpctrainError, raise_all
 from hpctrain.train.checkpoint_folder import find_checkpoint, find_damage, read_index
 from hpctrain.train.model import build_model
+from hpctrain.train.own_model import build_own_model
 from hpctrain.train.presets import resolve_model
 from hpctrain.train.state import model_pieces, read_pieces
 from hpctrain.train.tokenizer import (
@@ -35,11 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(argv)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for model.factory, as when training
     try:
-        model, tokenizer = load_model(asked.checkpoint)
+        model, seq_len, tokenizer = load_model(asked.checkpoint)
         prompt = tokenizer.encode(asked.prompt.encode()).astype(np.int64)
         start = torch.from_numpy(np.concatenate([[tokenizer.separator], prompt]))
-        made = generate(model, start, asked.tokens, asked.temperature, asked.seed)
+        made = generate(model, start, seq_len, asked.tokens, asked.temperature, asked.seed)
         sys.stdout.write(asked.prompt)
         sys.stdout.flush()
         for text in spell(tokenizer, prompt.tolist(), made):
@@ -53,34 +57,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def load_model(checkpoint: Path) -> tuple[nn.Module, Tokenizer]:
-    """Return a checkpoint's model, ready to be asked, and its tokenizer.
+def load_model(checkpoint: Path) -> tuple[nn.Module, int, Tokenizer]:
+    """Return a checkpoint's model, ready to be asked, its `seq_len`, and its tokenizer.
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged.
+        ConfigError: `model.factory` cannot be loaded here.
         BuildError: the tokenizer's library is not installed.
     """
     folder = find_checkpoint(checkpoint)
     index = read_index(folder)
     raise_all(CheckpointError, [f"{problem}." for problem in find_damage(folder, index)])
     config = config_from_tables(index["config"])
-    model = build_model(resolve_model(config.model), config.train.seed)
+    size = resolve_model(config.model)
+    if config.model.factory is not None:
+        model = build_own_model(config.model.factory, size, config.train.seed)
+    else:
+        model = build_model(size, config.train.seed)
     read_pieces(folder, index, model_pieces(model))
-    return model.eval(), _open_tokenizer(folder, index)
+    return model.eval(), size.seq_len, _open_tokenizer(folder, index)
 
 
 def generate(
-    model: nn.Module, start: Tensor, tokens: int, temperature: float, seed: int
+    model: nn.Module, start: Tensor, seq_len: int, tokens: int, temperature: float, seed: int
 ) -> Iterator[int]:
     """Yield `tokens` tokens that go on from `start`, (tokens,) int64.
 
     Args:
+        seq_len: the model sees as many of the last tokens.
         temperature: scores are divided by it; 0 takes the likeliest token each time.
         seed: the same seed gives the same tokens.
     """
     dice = torch.Generator().manual_seed(seed)
     text = start
-    seq_len = model.size.seq_len
     for _ in range(tokens):
         with torch.inference_mode():
             scores = model(text[-seq_len:].unsqueeze(0))[0, -1]

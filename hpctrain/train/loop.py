@@ -7,28 +7,32 @@ mean, of the loss and of the gradient, even where ranks have unequal shares.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpctrain.config import Config
+from hpctrain.config.schema import OptimConfig
 from hpctrain.errors import TrainingError
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.checkpoint import Checkpoints
 from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import ValidationBatches
-from hpctrain.train.exchange import GradientExchange
+from hpctrain.train.exchange import open_exchange
 from hpctrain.train.flops import flops_per_token
 from hpctrain.train.measure import Reporter, StepClock
-from hpctrain.train.model import Transformer, sum_token_losses
+from hpctrain.train.model import sum_token_losses
 from hpctrain.train.optimizer import (
     clip_by_global_norm,
     learning_rate,
     make_optimizer,
+    resolve_schedule,
     set_learning_rate,
 )
-from hpctrain.train.presets import count_parameters
+from hpctrain.train.own_model import ignored_settings
+from hpctrain.train.precision import StepGuard
 from hpctrain.train.setup import Setup, set_up_together
 from hpctrain.train.shards import TRAIN
 
@@ -43,15 +47,22 @@ def run_training(config: Config, comm: Communicator) -> None:
     train, steps = config.train, config.train.steps
     tokens_per_step = setup.global_batch * setup.size.seq_len
     model, batches = setup.model, setup.batches
-    exchange = GradientExchange(model, comm, config.comm.bucket_mb)
-    optimizer = make_optimizer(exchange.buckets, config.optim)
-    gradients = [bucket.gradients for bucket in exchange.buckets]
+    optim = resolve_schedule(config.optim, comm.size, tokens_per_step)
+    exchange = open_exchange(model, comm, config, setup.micro_steps)
+    optimizer = exchange.attach(make_optimizer(exchange.pieces, optim))
+    sum_squares = None
+    if exchange.is_sharded:
+        sum_squares = functools.partial(comm.all_reduce_sum, name="gradient norm")
+    guard = StepGuard(train.precision, train.on_nan)
     reporter = Reporter(
-        comm, setup.device, tokens_per_step,
-        flops_per_token=flops_per_token(setup.size), precision=train.precision,
+        comm, setup.device, tokens_per_step, precision=train.precision,
+        flops_per_token=None if config.model.factory else flops_per_token(setup.size),
     )  # fmt: skip
-    _report_start(reporter, config, setup, comm)
-    checkpoints = Checkpoints(config, setup, comm, optimizer, events=reporter.events)
+    _report_start(reporter, config, optim, setup, comm)
+    checkpoints = Checkpoints(
+        config, setup, comm, optimizer, events=reporter.events,
+        stateful={"guard": guard}, sharded=exchange.is_sharded,
+    )  # fmt: skip
     first = checkpoints.resume()
     if first >= steps:
         return _leave(reporter, comm)
@@ -67,21 +78,24 @@ def run_training(config: Config, comm: Communicator) -> None:
 
         exchange.clear()
         for number, (inputs, targets) in enumerate(micro_batches, start=1):
-            loss = sum_token_losses(model(inputs), targets) / tokens_per_step
-            exchange.loss += loss.detach()
-            clock.mark("forward")
-            if number == len(micro_batches):
-                own_loss = exchange.loss.clone()
-                exchange.send_during_backward()
-            loss.backward()
+            last = number == len(micro_batches)
+            with exchange.micro_step(last=last):
+                with setup.precision.autocast():
+                    loss = sum_token_losses(exchange.model(inputs), targets) / tokens_per_step
+                exchange.loss += loss.detach()
+                clock.mark("forward")
+                if last:
+                    own_loss = exchange.loss.clone()
+                (loss * guard.scale).backward()
             clock.mark("backward")
         exchange.finish()
         clock.mark("exposed_comm")
 
-        rate = learning_rate(step, steps, config.optim)
+        rate = learning_rate(step, steps, optim)
         set_learning_rate(optimizer, rate)
-        norm = clip_by_global_norm(gradients, config.optim.clip_norm)
-        optimizer.step()
+        norm = clip_by_global_norm(exchange.gradients, optim.clip_norm, guard.scale, sum_squares)
+        if guard.admits(step + 1, exchange.loss, norm):
+            exchange.update(optimizer)
         clock.mark("optimizer")
 
         unread.append((own_loss, exchange.loss.clone()))
@@ -90,15 +104,18 @@ def run_training(config: Config, comm: Communicator) -> None:
         # A step that is saved is looked at first: a broken state must not be what we go back to.
         if done % train.log_every_steps == 0 or done == steps or saves:
             step_time_s, phases_s = clock.read()
-            _stop_if_broken(unread, done, comm, checkpoints)
+            if train.on_nan == "stop":
+                _stop_if_broken(unread, done, comm, checkpoints)
             reporter.step(
                 done, steps, loss=unread[-1][1].item(), lr=rate, grad_norm=norm.item(),
                 new_steps=len(unread), step_time_s=step_time_s, phases_s=phases_s,
+                loss_scale=guard.loss_scale, skipped_steps=guard.skipped_steps,
             )  # fmt: skip
             last_loss = unread[-1][1].item()
             unread.clear()
         if done == steps or (train.eval_every_steps and done % train.eval_every_steps == 0):
-            val_loss = evaluate(model, setup.validation, comm)
+            with setup.precision.autocast():
+                val_loss = evaluate(model, setup.validation, comm)
             if val_loss is not None:
                 reporter.evaluated(done, val_loss)
             clock.restart()
@@ -106,11 +123,13 @@ def run_training(config: Config, comm: Communicator) -> None:
             checkpoints.save(done)
         if checkpoints.leaving:
             return _leave(reporter, comm)
+    if comm.rank == 0 and guard.skipped_steps:
+        print(f"skipped    the updates of {guard.skipped_steps} steps, alike on all ranks")
     reporter.finished(steps, last_loss, val_loss)
     _leave(reporter, comm)
 
 
-def evaluate(model: Transformer, validation: ValidationBatches, comm: Communicator) -> float | None:
+def evaluate(model: nn.Module, validation: ValidationBatches, comm: Communicator) -> float | None:
     """Return the mean loss over the validation windows (nats a token); None if there are none.
 
     Every rank must call this. Sums are in double precision, so that the split over ranks
@@ -156,9 +175,13 @@ def _stop_if_broken(
         )
 
 
-def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Communicator) -> None:
+def _report_start(
+    reporter: Reporter, config: Config, optim: OptimConfig, setup: Setup, comm: Communicator
+) -> None:
     train, size, data = config.train, setup.size, setup.index.splits
-    params = count_parameters(size)
+    params = sum(p.numel() for p in setup.model.parameters())
+    shape = f"{size.num_layers} layers, d_model {size.d_model}, {size.num_heads} heads, "
+    shape += f"{size.position} positions"
     threads = torch.get_num_threads()
     where = f"{setup.device}"
     if setup.device.type == "cpu":
@@ -167,18 +190,28 @@ def _report_start(reporter: Reporter, config: Config, setup: Setup, comm: Commun
     if setup.validation.sequences < train.eval_sequences:
         validation += f" (train.eval_sequences = {train.eval_sequences}: there are no more)"
     header = [
-        ("model", f"{params:,} parameters: {size.num_layers} layers, d_model {size.d_model}, "
-                  f"{size.num_heads} heads, {size.position} positions"),
+        ("model", f"{params:,} parameters: {config.model.factory or shape}"),
         ("data", f"{setup.data}: {data[TRAIN].tokens:,} training tokens, {validation}"),
         ("step", f"{setup.global_batch} sequences of {size.seq_len} tokens = "
                  f"{setup.global_batch * size.seq_len:,} tokens"),
         ("ranks", f"{comm.size} on {where}, {comm.backend}, {train.precision}"),
     ]  # fmt: skip
-    if config.optim.warmup_steps > train.steps:
+    if optim.lr != config.optim.lr:
         header.append(
-            ("warning", f"optim.warmup_steps = {config.optim.warmup_steps} is not over within "
+            ("lr", f"{optim.lr:g}: optim.lr = {config.optim.lr:g}, scaled to {comm.size} ranks "
+                   f"(optim.lr_scaling = {optim.lr_scaling})")
+        )  # fmt: skip
+    if optim.warmup_steps > train.steps:
+        header.append(
+            ("warning", f"a warm-up of {optim.warmup_steps} steps is not over within "
                         f"train.steps = {train.steps}: the rate never reaches optim.lr")
         )  # fmt: skip
+    header += [
+        ("warning", f"{name} is ignored: model.factory builds the model")
+        for name in ignored_settings(config)
+    ]
+    if setup.precision.warning:
+        header.append(("warning", setup.precision.warning))
     reporter.started(
         header, params=params, steps=train.steps, backend=comm.backend,
         precision=train.precision, data=setup.data, global_batch_size=setup.global_batch,

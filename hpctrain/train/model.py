@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hpctrain.train.positions import POSITIONS, PositionEncoding
 from hpctrain.train.presets import ModelSize
@@ -69,6 +70,8 @@ class Transformer(nn.Module):
     def __init__(self, size: ModelSize) -> None:
         super().__init__()
         self.size = size
+        self.recomputes_blocks = False
+        """Whether backward computes each block again, in place of keeping its activations."""
         # In the order of the forward pass: the exchange fills its buckets from the end.
         self.embedding = nn.Embedding(size.vocab_size, size.d_model)
         self.position = POSITIONS[size.position](size)
@@ -79,7 +82,13 @@ class Transformer(nn.Module):
         """(batch, seq) int64 → scores (batch, seq, vocab)"""
         x = self.position.embed(self.embedding(tokens))
         for block in self.blocks:
-            x = block(x, self.position)
+            if self.recomputes_blocks and self.training:
+                # No dropout here, so there is no random state to keep.
+                x = checkpoint(
+                    block, x, self.position, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x = block(x, self.position)
         return F.linear(self.norm(x), self.embedding.weight)
 
 
@@ -100,6 +109,18 @@ def build_model(size: ModelSize, seed: int) -> Transformer:
     return model
 
 
+def compile_model(model: nn.Module) -> None:
+    """Have the model compiled at its first step, block by block.
+
+    Equal blocks share their code, and gradients still leave while backward runs: one compiled
+    whole would give them all at its end.
+    """
+    parts = model.blocks if isinstance(model, Transformer) else [model]
+    for part in parts:
+        part.compile()
+
+
 def sum_token_losses(scores: Tensor, targets: Tensor) -> Tensor:
     """Return the summed cross-entropy (nats): (batch, seq, vocab), (batch, seq) → ()"""
-    return F.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="sum")
+    # In fp32 whatever the scores' format: thousands of terms are summed.
+    return F.cross_entropy(scores.flatten(0, 1).float(), targets.flatten(), reduction="sum")

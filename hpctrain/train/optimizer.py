@@ -1,31 +1,27 @@
-"""AdamW over flat tensors, its schedule, and clipping."""
+"""AdamW, its schedule, and clipping."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpctrain.config.schema import OptimConfig
-from hpctrain.train.exchange import Bucket
+from hpctrain.train.buckets import Piece
 
 
-def make_optimizer(buckets: Sequence[Bucket], config: OptimConfig) -> torch.optim.AdamW:
-    """Return AdamW over the buckets' flat tensors, with weight decay on matrices only.
+def make_optimizer(pieces: Sequence[Piece], config: OptimConfig) -> torch.optim.AdamW:
+    """Return AdamW over the pieces, with weight decay on matrices only.
 
     AdamW works element by element, so a flat tensor and the parameters in it get the same
     update (Loshchilov and Hutter 2019, arXiv:1711.05101).
     """
-    with_decay, without = [], []
-    for bucket in buckets:
-        middle = bucket.layout.decayed
-        with_decay.append(_flat_parameter(bucket.parameters[:middle], bucket.gradients[:middle]))
-        without.append(_flat_parameter(bucket.parameters[middle:], bucket.gradients[middle:]))
     groups = [
-        {"params": [p for p in with_decay if p.numel()], "weight_decay": config.weight_decay},
-        {"params": [p for p in without if p.numel()], "weight_decay": 0.0},
+        {"params": [p.tensor for p in pieces if p.decays], "weight_decay": config.weight_decay},
+        {"params": [p.tensor for p in pieces if not p.decays], "weight_decay": 0.0},
     ]
     options = {"lr": config.lr, "betas": (config.beta1, config.beta2)}
     groups = [group for group in groups if group["params"]]
@@ -33,6 +29,25 @@ def make_optimizer(buckets: Sequence[Bucket], config: OptimConfig) -> torch.opti
         return torch.optim.AdamW(groups, fused=True, **options)
     except RuntimeError:  # a device without the fused kernel
         return torch.optim.AdamW(groups, **options)
+
+
+def resolve_schedule(config: OptimConfig, size: int, tokens_per_step: int) -> OptimConfig:
+    """Return the same with the peak rate and the warm-up that `size` ranks come to.
+
+    A rate that suits one rank's batch is scaled to the batch of all: by their number (Goyal et
+    al. 2017, arXiv:1706.02677, section 2.1) or its square root (Krizhevsky 2014,
+    arXiv:1404.5997, section 5; usual with Adam).
+
+    >>> config = OptimConfig(lr=0.1, lr_scaling="sqrt", warmup_tokens=1000)
+    >>> resolved = resolve_schedule(config, size=4, tokens_per_step=300)
+    >>> resolved.lr, resolved.warmup_steps
+    (0.2, 4)
+    """
+    factor = {"none": 1.0, "linear": float(size), "sqrt": math.sqrt(size)}[config.lr_scaling]
+    warmup_steps = config.warmup_steps
+    if config.warmup_tokens is not None:
+        warmup_steps = -(-config.warmup_tokens // tokens_per_step)
+    return dataclasses.replace(config, lr=config.lr * factor, warmup_steps=warmup_steps)
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
@@ -54,23 +69,56 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def clip_by_global_norm(gradients: Sequence[Tensor], limit: float) -> Tensor:
+def named_optimizer_state(
+    optimizer: torch.optim.Optimizer, pieces: Sequence[Piece]
+) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
+    """Yield this rank's state of the optimizer, by the names of the model's parameters.
+
+    Whatever the exchange and the number of ranks, the parts of one name, of all ranks and
+    joined, are that parameter's whole state, so it can be saved and loaded at any size.
+
+    Yields:
+        The parameter's name, the first of its elements (as flattened) that this rank has, and
+        the state of those elements: views (n,) that can be written to, and scalars, which all
+        elements share. Empty before the first step.
+    """
+    for piece in pieces:
+        state = optimizer.state.get(piece.tensor, {})
+        for run in piece.runs:
+            part = slice(run.start, run.start + run.numel)
+            yield run.name, run.first, {
+                key: value.view(-1)[part] if value.dim() else value
+                for key, value in state.items()
+            }  # fmt: skip
+
+
+def clip_by_global_norm(
+    gradients: Sequence[Tensor],
+    limit: float,
+    loss_scale: float = 1.0,
+    sum_over_ranks: Callable[[Tensor], object] | None = None,
+) -> Tensor:
     """Scale the gradients in place to a global norm of at most `limit`; 0 for no limit.
 
+    Args:
+        loss_scale: what the gradients are too large by; taken out as well.
+        sum_over_ranks: given where `gradients` are one rank's part of them: sums a tensor, (1,)
+            in double precision on the host, in place.
+
     Returns:
-        The norm before clipping, ().
+        The norm before clipping, without `loss_scale`, ().
     """
     norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
     norm = torch.linalg.vector_norm(norms)
-    if limit > 0 and (norm.device.type != "cpu" or norm > limit):
+    if sum_over_ranks is not None:
+        square = norm.to("cpu", torch.float64).square().view(1)
+        sum_over_ranks(square)
+        norm = square.sqrt()[0].to(norm)
+    norm = norm / loss_scale
+    clips = limit > 0 and (norm.device.type != "cpu" or norm > limit)
+    if clips or loss_scale != 1:
         # On a GPU the host must not wait for the norm, so it scales by 1 where nothing is over.
-        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+        factor = (limit / (norm + 1e-6)).clamp(max=1.0) if clips else torch.ones_like(norm)
         for gradient in gradients:
-            gradient.mul_(factor)
+            gradient.mul_(factor / loss_scale)
     return norm
-
-
-def _flat_parameter(values: Tensor, gradients: Tensor) -> nn.Parameter:
-    parameter = nn.Parameter(values)
-    parameter.grad = gradients
-    return parameter

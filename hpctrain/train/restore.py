@@ -36,7 +36,8 @@ from hpctrain.train.tensor_file import read_header
 _COMPARED = ("model", "data", "train", "optim")
 _HARMLESS = ("train.log_every_steps", "train.eval_every_steps", "train.eval_sequences",
              "train.device", "data.path", "data.tokenizer", "train.batch_size_per_rank",
-             "train.global_batch_size", "train.grad_accum_steps")  # fmt: skip
+             "train.global_batch_size", "train.grad_accum_steps", "train.activation_checkpointing",
+             "optim.sharded")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def restore(
             part.load_state_dict(index["state"][name])
     _restore_random(config, setup, comm, path, index, comm.rank in readers)
     if comm.rank == 0:
-        for line in describe_changes(config, setup, index):
+        for line in describe_changes(config, setup, index, comm.size):
             print(f"warning: {path.name}: {line}", file=sys.stderr, flush=True)
     return Restored(step=index["step"], tokens=index["tokens"], path=path)
 
@@ -136,7 +137,9 @@ def ranks_that_see(file: Path, comm: Communicator) -> list[int]:
     return comm.all_reduce_sum(seen, "checkpoint.seen").nonzero().flatten().tolist()
 
 
-def describe_changes(config: Config, setup: Setup, index: Mapping[str, Any]) -> list[str]:
+def describe_changes(
+    config: Config, setup: Setup, index: Mapping[str, Any], size: int
+) -> list[str]:
     """Return how this run differs from the one that was saved, where it shows in the losses."""
     changes = []
     if index["data_digest"] != setup.index.digest:
@@ -147,10 +150,17 @@ def describe_changes(config: Config, setup: Setup, index: Mapping[str, Any]) -> 
             f"a step had {before} sequences and has {setup.global_batch} now, so samples and "
             f"losses are others. For the same run: --set train.global_batch_size={before}"
         )
+    scaling = config.optim.lr_scaling
+    if scaling != "none" and index["size"] != size:
+        changes.append(
+            f"optim.lr was scaled to {index['size']} ranks and is to {size} now "
+            f"(optim.lr_scaling = {scaling})"
+        )
     now = as_tables(config)
     for section in _COMPARED:
+        before = index["config"].get(section, {})
         for key, value in now[section].items():
-            was = index["config"].get(section, {}).get(key)
+            was = before.get(key, value)  # an older version had no such setting
             if was != value and f"{section}.{key}" not in _HARMLESS:
                 changes.append(f"{section}.{key} was {was} and is {value} now")
     return changes

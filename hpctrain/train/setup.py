@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hpctrain.config import Config
-from hpctrain.errors import DataError, HpctrainError, raise_all
+from hpctrain.errors import DataError, HpctrainError, PlanError, raise_all
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import TrainingBatches, ValidationBatches, resolve_global_batch_size, share
 from hpctrain.train.device import choose_device
-from hpctrain.train.model import Transformer, build_model
+from hpctrain.train.exchange import resolve_exchange
+from hpctrain.train.model import build_model, compile_model
+from hpctrain.train.own_model import build_own_model
+from hpctrain.train.precision import Precision
 from hpctrain.train.prepared import PreparedData, open_prepared
-from hpctrain.train.presets import ModelSize, resolve_model
+from hpctrain.train.presets import ModelSize, fits_vocabulary, resolve_model
 from hpctrain.train.shards import TRAIN, VALIDATION, DataIndex, Windows
 
 
@@ -27,6 +33,7 @@ class Setup:
 
     size: ModelSize
     device: torch.device
+    precision: Precision
     data: str
     """What is read, in a few words."""
     index: DataIndex
@@ -35,7 +42,9 @@ class Setup:
     global_batch: int
     batches: TrainingBatches
     validation: ValidationBatches
-    model: Transformer
+    model: nn.Module
+    micro_steps: int
+    """Forward and backward passes a step on this rank."""
 
 
 def set_up_together(config: Config, comm: Communicator) -> Setup:
@@ -65,16 +74,18 @@ def set_up_together(config: Config, comm: Communicator) -> Setup:
 
 def _set_up(config: Config, comm: Communicator) -> Setup:
     train = config.train
-    global_batch, size, device, prepared = _try_all(
+    global_batch, size, device, prepared, _ = _try_all(
         lambda: resolve_global_batch_size(train, comm.size),
         lambda: resolve_model(config.model),
         lambda: choose_device(train.device, comm.local_rank, comm.local_size),
         lambda: open_prepared(config.data),
+        lambda: resolve_exchange(config.comm, config.optim),
     )
     _check_data(config, size, prepared)
     return Setup(
         size=size,
         device=device,
+        precision=Precision(train.precision, device),
         data=prepared.description,
         index=prepared.index,
         folder=Path(prepared.names[0]),
@@ -88,8 +99,27 @@ def _set_up(config: Config, comm: Communicator) -> Setup:
             batch_size=max(1, len(share(global_batch, 0, comm.size)) // train.grad_accum_steps),
             rank=comm.rank, size=comm.size, device=device,
         ),
-        model=build_model(size, train.seed).to(device),
+        model=_make_model(config, size, device),
+        micro_steps=min(len(share(global_batch, comm.rank, comm.size)), train.grad_accum_steps),
     )  # fmt: skip
+
+
+def _make_model(config: Config, size: ModelSize, device: torch.device) -> nn.Module:
+    train = config.train
+    if config.model.factory is not None:
+        model = build_own_model(config.model.factory, size, train.seed)
+    else:
+        model = build_model(size, train.seed)
+        model.recomputes_blocks = train.activation_checkpointing
+    if train.compile:
+        compiler = os.environ.get("CXX", "g++")
+        if device.type == "cpu" and shutil.which(compiler) is None:
+            raise PlanError(
+                f"train.compile: torch.compile needs a C++ compiler, got no {compiler} on PATH; "
+                "expected one. Install it (apt-get install g++), or set train.compile=false."
+            )
+        compile_model(model)
+    return model.to(device)
 
 
 def _try_all(*parts: Callable[[], Any]) -> list[Any]:
@@ -108,7 +138,7 @@ def _try_all(*parts: Callable[[], Any]) -> list[Any]:
 def _check_data(config: Config, size: ModelSize, data: PreparedData) -> None:
     errors = []
     for where, index in zip(data.names, data.indexes, strict=True):
-        if index.vocab_size != size.vocab_size:
+        if not fits_vocabulary(index.vocab_size, size.vocab_size):
             errors.append(
                 f"{where}: its tokens do not fit the model, got vocab_size {index.vocab_size} "
                 f"({index.tokenizer}); expected model.vocab_size = {size.vocab_size}. Set "

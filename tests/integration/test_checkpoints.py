@@ -170,6 +170,46 @@ def test_a_run_goes_on_at_one_and_then_at_three_ranks(base, tmp_path):
         assert index is None or (index["size"], index["tokens"]) == (1, 8 * 7 * 32)
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"optim.sharded": "true"},
+        {"comm.exchange": "native"},
+        {"comm.backend": "ddp"},
+        {"comm.backend": "ddp", "comm.exchange": "buckets"},
+        {"comm.backend": "ddp", "optim.sharded": "true"},
+    ],
+    ids=lambda choice: " ".join(choice.values()) + (" buckets" if len(choice) == 1 else ""),
+)
+def test_whatever_has_saved_a_run_anything_else_goes_on(base, tmp_path, choice):
+    full, source = losses(base / "runs" / "full"), None
+    steps = (
+        ("first", 2, choice, 1),
+        ("plain", 1, {}, 5),
+        ("again", 3, choice, 9),
+    )
+    for name, np, chosen, first in steps:
+        more = {**chosen, **({"checkpoint.resume": source} if source else {})}
+        arguments = ("--np", str(np), "--oversubscribe", *settings(base, **more))
+        done = launching.run(tmp_path, *arguments, env=ENV, name=name)
+        assert done.returncode == 0, done.stderr
+        expected = {step: full[step] for step in range(first, STEPS + 1)}
+        assert losses(done.path) == pytest.approx(expected, rel=1e-4), name
+        assert "warning: step-" not in done.stderr
+        source = checkpoint(done.path, first + 3)
+
+
+@pytest.mark.parametrize("choice", [{"optim.sharded": "true"}, {"comm.backend": "ddp"}])
+def test_it_goes_on_bitwise_with_them_too(base, tmp_path, choice):
+    whole = launching.run(tmp_path, "--np", "2", *settings(base, **choice), env=ENV, name="whole")
+    assert whole.returncode == 0, whole.stderr
+    more = {**choice, "checkpoint.resume": checkpoint(whole.path, 4)}
+    rest = launching.run(tmp_path, "--np", "2", *settings(base, **more), env=ENV, name="rest")
+    assert rest.returncode == 0, rest.stderr
+    assert losses(rest.path) == {step: losses(whole.path)[step] for step in range(5, STEPS + 1)}
+    assert_equal_weights(rest.path, whole.path, tmp_path)
+
+
 @pytest.mark.parametrize(("rank", "counts"), [(0, (3, 12, 18)), (1, (2, 5))])
 def test_a_run_killed_in_the_middle_of_saves_goes_on(base, tmp_path, rank, counts):
     from hpctrain.train.checkpoint_folder import find_damage, list_steps, read_index

@@ -18,7 +18,7 @@ from hpctrain.errors import CheckpointError  # noqa: E402
 from hpctrain.train import checkpoint_folder as folders  # noqa: E402
 from hpctrain.train.checkpoint_writer import CheckpointWriter, open_root  # noqa: E402
 from hpctrain.train.communicator import Communicator  # noqa: E402
-from hpctrain.train.exchange import GradientExchange  # noqa: E402
+from hpctrain.train.exchange import BucketExchange  # noqa: E402
 from hpctrain.train.model import build_model, sum_token_losses  # noqa: E402
 from hpctrain.train.optimizer import make_optimizer  # noqa: E402
 from hpctrain.train.presets import ModelSize  # noqa: E402
@@ -41,8 +41,8 @@ FACTS = {"schema": folders.SCHEMA, "tokens": 1, "size": 1}
 def make(bucket_mb, seed=1, steps=2):
     """Return a model, its optimizer and exchange, after some steps."""
     model = build_model(SIZE, seed=seed)
-    exchange = GradientExchange(model, Communicator(), bucket_mb)
-    optimizer = make_optimizer(exchange.buckets, Config().optim)
+    exchange = BucketExchange(model, Communicator(), bucket_mb)
+    optimizer = make_optimizer(exchange.pieces, Config().optim)
     for number in range(steps):
         rows = torch.randint(32, (4, 9), generator=torch.Generator().manual_seed(number))
         exchange.clear()

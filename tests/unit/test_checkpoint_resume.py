@@ -23,6 +23,7 @@ from hpctrain.train import generate  # noqa: E402
 from hpctrain.train.checkpoint_folder import list_steps, step_name  # noqa: E402
 from hpctrain.train.communicator import Communicator  # noqa: E402
 from hpctrain.train.loop import run_training  # noqa: E402
+from hpctrain.train.precision import StepGuard  # noqa: E402
 from hpctrain.train.state import encode_rng, restore_rng, rng_state, seed_rng  # noqa: E402
 
 SETTINGS = {
@@ -108,6 +109,33 @@ def test_it_goes_on_bitwise_where_it_was(train, tmp_path):
     index = json.loads((train.path(8) / "index.json").read_text())["index"]
     assert index["tokens"] == 8 * 2 * 16
     assert index["optimizer_step"] == 8
+
+
+def test_the_scale_of_the_loss_goes_on_too(train, monkeypatch):
+    monkeypatch.setattr(StepGuard, "GROWTH_INTERVAL_STEPS", 3)
+    half = {"train.precision": "fp16"}
+    undisturbed = train("other", **half)
+    scales = [e["loss_scale"] for e in train.events if e["event"] == "step"]
+    assert scales == [2.0**16] * 2 + [2.0**17] * 3 + [2.0**18] * 3
+    train(**half)
+    (train.path(8) / "rank-00000.safetensors").unlink()
+    (train.path(6) / "rank-00000.safetensors").unlink()
+    assert train(**half) == {step: undisturbed[step] for step in (5, 6, 7, 8)}
+    assert [e["loss_scale"] for e in train.events if e["event"] == "step"] == scales[4:]
+
+
+def test_a_model_of_one_s_own_is_found_again(train, tmp_path, monkeypatch, capfd):
+    examples = Path(__file__).resolve().parents[2] / "examples"
+    monkeypatch.syspath_prepend(examples)
+    own = {"model.factory": "own_model:build"}
+    undisturbed = train("other", **own)
+    source = tmp_path / "other" / "checkpoints" / step_name(4)
+    resumed = train(**own, **{"checkpoint.resume": source})
+    assert resumed == {step: undisturbed[step] for step in (5, 6, 7, 8)}
+    capfd.readouterr()
+    arguments = [str(tmp_path / "r"), "--prompt=def ", "--tokens=20", "--temperature=0"]
+    assert generate.main(arguments) == 0
+    assert capfd.readouterr().out.startswith("def ")
 
 
 def test_auto_takes_the_newest_and_goes_past_damaged_ones(train):
@@ -237,7 +265,7 @@ def test_export_writes_the_whole_model_once(train, tmp_path):
     tensors = weights(tmp_path / "r", out)
     assert tensors["embedding.weight"].shape == (256, 16)
     assert not any(name.startswith("optimizer") for name in tensors)
-    model, tokenizer = generate.load_model(tmp_path / "r")
+    model, _, tokenizer = generate.load_model(tmp_path / "r")
     assert tokenizer.name == "bytes"
     assert model.state_dict().keys() == tensors.keys()
     assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
@@ -248,11 +276,11 @@ def test_export_writes_the_whole_model_once(train, tmp_path):
 
 def test_generation_is_the_same_for_the_same_seed(train, tmp_path):
     train(**{"train.steps": 2})
-    model, _ = generate.load_model(tmp_path / "r")
+    model, seq_len, _ = generate.load_model(tmp_path / "r")
     start = torch.tensor([0, 65, 66])
 
     def text(temperature, seed):
-        return list(generate.generate(model, start, 40, temperature, seed))
+        return list(generate.generate(model, start, seq_len, 40, temperature, seed))
 
     assert text(0.9, 1) == text(0.9, 1) != text(0.9, 2)
     assert text(0, 1) == text(0, 2)
@@ -281,7 +309,7 @@ def test_subwords_become_text_again(train, tmp_path, capfd):
     arguments = [str(tmp_path / "r"), "--prompt=def ü(", "--tokens=5", "--temperature=0"]
     assert generate.main(arguments) == 0
     assert capfd.readouterr().out.startswith("def ü(")
-    _, tokenizer = generate.load_model(tmp_path / "r")
+    _, _, tokenizer = generate.load_model(tmp_path / "r")
     text = "größer: 語 and 語"
     prompt, tokens = tokenizer.encode(b"class").tolist(), tokenizer.encode(text.encode()).tolist()
     assert len(tokens) > len(text)  # several tokens a character

@@ -42,7 +42,7 @@ def test_every_error_at_once_and_in_its_place():
         "x.toml: train.steps: wrong value, got -1; expected int >= 1",
         "x.toml: modell: unknown key",
         "x.toml: launch.env: wrong value",
-        "x.toml: comm.backend: unknown value, got 1; expected one of horovod, none",
+        "x.toml: comm.backend: unknown value, got 1; expected one of horovod, ddp, none",
         "--set train.precision=fp8: unknown value, got 'fp8'; expected one of",
         "--set optim.lr=abc: wrong value, got 'abc'",
         "--set foo: not an assignment",
@@ -66,6 +66,12 @@ def test_a_whole_number_is_a_fraction_too():
 def test_the_batch_is_given_once():
     with pytest.raises(ConfigError, match="both given; expected one"):
         parse_config("[train]\nglobal_batch_size = 8\nbatch_size_per_rank = 4")
+
+
+def test_horovod_sums_no_bf16():
+    with pytest.raises(ConfigError, match=r"comm: compression = 'bf16' with backend = 'horovod'"):
+        parse_config("[comm]\ncompression = 'bf16'")
+    assert parse_config("[comm]\ncompression = 'bf16'\nbackend = 'ddp'").comm.backend == "ddp"
 
 
 def test_broken_toml_and_missing_files(tmp_path):

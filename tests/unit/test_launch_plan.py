@@ -1,5 +1,6 @@
 """The plan: whole command lines for each MPI, placement, network, forwarding and reasons."""
 
+import socket
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from hpctrain.config.schema import LaunchConfig
 from hpctrain.errors import PlanError
 from hpctrain.facts import Facts, HostFacts, Interface, RdmaPort
 from hpctrain.hosts import Host, parse_host_list, parse_hostfile
+from hpctrain.launch.meeting import find_free_port, plan_meeting_port
 from hpctrain.launch.plan import plan_launch
 from hpctrain.launch.request import LaunchRequest
 
@@ -62,6 +64,7 @@ LOCAL_ENV = {
 OUR_ENV = {
     "HPCTRAIN_SIZE": "2", "HPCTRAIN_GRACE_S": "5", "HPCTRAIN_CHANNEL": "",
     "HPCTRAIN_SECRET": "", "HPCTRAIN_ATTEMPT": "",
+    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(plan_meeting_port("runs/run")),
 }  # fmt: skip
 
 
@@ -76,7 +79,7 @@ def test_whole_command_on_one_machine(flavour):
 
 
 FORWARDED = "HPCTRAIN_ATTEMPT HPCTRAIN_CHANNEL HPCTRAIN_GRACE_S HPCTRAIN_SECRET HPCTRAIN_SIZE"
-FORWARDED = [*FORWARDED.split(), "HPCTRAIN_SUBNET", "PATH"]
+FORWARDED = [*FORWARDED.split(), "HPCTRAIN_SUBNET", "MASTER_ADDR", "MASTER_PORT", "PATH"]
 X_FLAGS = " ".join(f"-x {name}" for name in FORWARDED)
 REMOTE_ARGV = {
     "openmpi4": "/opt/mpi/bin/mpirun --np 4 --hostfile runs/r/hostfile --bind-to none "
@@ -130,6 +133,42 @@ def test_no_value_of_a_variable_stands_in_the_command_line(flavour):
 
 def test_same_inputs_same_plan():
     assert plan_launch(*remote()) == plan_launch(*remote())
+
+
+# -- where torch.distributed's ranks meet --------------------------------------------------------
+
+
+def test_ranks_of_several_hosts_meet_at_the_first_one_s_address_in_the_chosen_network():
+    addresses = {"n1": ("192.168.7.11", "10.0.0.11"), "n2": ("10.0.0.12",)}
+    asked, known = remote(addresses=addresses)
+    plan = plan_launch(asked, known)
+    assert plan.command.env["MASTER_ADDR"] == "10.0.0.11"
+    assert plan.command.env["MASTER_PORT"] == str(plan.meeting_port)
+    assert 20000 <= plan.meeting_port < 32000
+
+
+def test_ranks_meet_at_the_launcher_where_rank_0_runs_there():
+    hosts = parse_host_list("head:1,n2:2").hosts
+    plan = plan_launch(
+        request("train", hosts=hosts, run_path="runs/r"),
+        facts(launcher=HEAD, addresses={"head": ("127.0.1.1",), "n2": ("10.0.0.12",)}),
+    )
+    assert plan.command.env["MASTER_ADDR"] == plan.channel_address == "10.0.0.1"
+
+
+def test_a_meeting_point_of_one_s_own_is_left_alone():
+    own = {"MASTER_ADDR": "10.9.9.9", "MASTER_PORT": "29500"}
+    plan = plan_launch(request(environ=own, np=2), facts())
+    assert not own.keys() & plan.command.env.keys()
+    assert plan.meeting_port is None
+
+
+def test_a_port_in_use_is_passed_over():
+    with socket.socket() as taken:
+        taken.bind(("", find_free_port(21000)))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert find_free_port(port) > port
 
 
 # -- placement -----------------------------------------------------------------------------------

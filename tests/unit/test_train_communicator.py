@@ -6,12 +6,14 @@ import tiers
 tiers.require("torch")
 
 from hpctrain.errors import LaunchError, PlanError  # noqa: E402
+from hpctrain.launch.rank_env import RankIdentity  # noqa: E402
 from hpctrain.train.communicator import (  # noqa: E402
     Communicator,
     check_size,
     launched_size,
     open_communicator,
 )
+from hpctrain.train.rendezvous import find_meeting_point  # noqa: E402
 
 VARIABLES = ("HPCTRAIN_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
@@ -53,3 +55,21 @@ def test_no_backend_is_for_one_rank(launched):
     launched(OMPI_COMM_WORLD_SIZE="3")
     with pytest.raises(PlanError, match="'none' is for one rank, got 3 ranks"):
         open_communicator("none")
+
+
+def test_ranks_of_one_machine_meet_without_a_launcher_at_a_port_of_their_job():
+    local = RankIdentity(rank=1, size=2, local_rank=1, local_size=2)
+    job = {"PMIX_NAMESPACE": "prterun-a-1@1"}
+    address, port = find_meeting_point(job, local)
+    assert (address, port) == find_meeting_point(job, local)
+    assert address == "127.0.0.1"
+    assert find_meeting_point({"PMIX_NAMESPACE": "prterun-a-2@1"}, local)[1] != port
+    assert find_meeting_point({}, local) == find_meeting_point({"MASTER_PORT": ""}, local)
+
+
+def test_ranks_of_several_hosts_need_to_be_told():
+    spread = RankIdentity(rank=1, size=4, local_rank=1, local_size=2)
+    with pytest.raises(LaunchError, match=r"MASTER_ADDR: not set, got 4 ranks on several hosts"):
+        find_meeting_point({}, spread)
+    told = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+    assert find_meeting_point(told, spread) == ("10.0.0.1", 29500)

@@ -7,12 +7,11 @@ tiers.require("torch")
 
 import torch  # noqa: E402
 
+from hpctrain.config.schema import CommConfig, OptimConfig  # noqa: E402
+from hpctrain.errors import ConfigError  # noqa: E402
+from hpctrain.train.buckets import ALIGNMENT, plan_buckets  # noqa: E402
 from hpctrain.train.communicator import Communicator  # noqa: E402
-from hpctrain.train.exchange import (  # noqa: E402
-    ALIGNMENT,
-    GradientExchange,
-    plan_buckets,
-)
+from hpctrain.train.exchange import BucketExchange, resolve_exchange  # noqa: E402
 from hpctrain.train.model import build_model, sum_token_losses  # noqa: E402
 from hpctrain.train.presets import ModelSize  # noqa: E402
 
@@ -64,7 +63,7 @@ def test_a_parameter_larger_than_a_bucket_has_its_own():
 
 def test_parameters_keep_their_values_and_gradients_are_views():
     model, reference = build_model(SIZE, seed=1), build_model(SIZE, seed=1)
-    exchange = GradientExchange(model, Communicator(), bucket_mb=0.005)
+    exchange = BucketExchange(model, Communicator(), bucket_mb=0.005)
     flats = [(b.parameters, b.gradients) for b in exchange.buckets]
     sum_token_losses(model(tokens(0)[0]), tokens(0)[1]).backward()
     sum_token_losses(reference(tokens(0)[0]), tokens(0)[1]).backward()
@@ -85,16 +84,15 @@ def test_parameters_keep_their_values_and_gradients_are_views():
 def test_only_the_last_micro_step_sends_and_each_bucket_goes_once():
     comm = TwinCommunicator()
     model = build_model(SIZE, seed=1)
-    exchange = GradientExchange(model, comm, bucket_mb=0.005)
+    exchange = BucketExchange(model, comm, bucket_mb=0.005)
     exchange.clear()
     for number in range(3):
-        loss = sum_token_losses(model(tokens(number)[0]), tokens(number)[1])
-        exchange.loss += loss.detach()
-        if number == 2:
+        with exchange.micro_step(last=number == 2):
+            loss = sum_token_losses(model(tokens(number)[0]), tokens(number)[1])
+            exchange.loss += loss.detach()
             assert comm.sent == []
             own = exchange.loss.item()
-            exchange.send_during_backward()
-        loss.backward()
+            loss.backward()
     assert comm.sent == [f"gradients.{n}" for n in range(len(exchange.buckets))]
     before = [bucket.gradients.clone() for bucket in exchange.buckets]
     exchange.finish()
@@ -114,9 +112,49 @@ def test_a_parameter_without_a_gradient_does_not_hold_up_its_bucket():
 
     comm = TwinCommunicator()
     model = Unused()
-    exchange = GradientExchange(model, comm, bucket_mb=25.0)
-    exchange.send_during_backward()
-    model(torch.ones(1, 3)).sum().backward()
+    exchange = BucketExchange(model, comm, bucket_mb=25.0)
+    with exchange.micro_step(last=True):
+        model(torch.ones(1, 3)).sum().backward()
     assert comm.sent == []
     exchange.finish()
     assert comm.sent == ["gradients.0"]
+
+
+class OneOfThree(Communicator):
+    """The last of three ranks, all of which have equal gradients and parameters."""
+
+    rank, size = 2, 3
+
+    def reduce_scatter_sum_async(self, tensor, name):
+        return 3 * tensor.view(3, -1)[self.rank]
+
+    def all_gather_async(self, tensor, name):
+        return tensor.repeat(3)
+
+
+def test_a_shard_is_the_same_part_of_every_bucket():
+    model = build_model(SIZE, seed=1)
+    exchange = BucketExchange(model, OneOfThree(), bucket_mb=0.005, sharded=True)
+    exchange.clear()
+    with exchange.micro_step(last=True):
+        sum_token_losses(model(tokens(0)[0]), tokens(0)[1]).backward()
+    own = [bucket.gradients.view(3, -1)[2].clone() for bucket in exchange.buckets]
+    exchange.finish()
+    for bucket, before in zip(exchange.buckets, own, strict=True):
+        torch.testing.assert_close(bucket.gradients.view(3, -1)[2], 3 * before)
+    names = dict(model.named_parameters())
+    for piece in exchange.pieces:
+        for run in piece.runs:
+            mine = piece.tensor[run.start : run.start + run.numel]
+            whole = names[run.name].flatten()[run.first : run.first + run.numel]
+            assert torch.equal(mine, whole)
+            assert piece.decays == (names[run.name].dim() >= 2)
+
+
+def test_only_our_buckets_can_be_sharded():
+    sharded = OptimConfig(sharded=True)
+    with pytest.raises(ConfigError, match=r"optim\.sharded: needs our own buckets"):
+        resolve_exchange(CommConfig(exchange="native"), sharded)
+    assert resolve_exchange(CommConfig(backend="ddp"), sharded) == "buckets"
+    assert resolve_exchange(CommConfig(backend="ddp"), OptimConfig()) == "native"
+    assert resolve_exchange(CommConfig(), OptimConfig()) == "buckets"

@@ -1,5 +1,8 @@
 """The model: its size, its shapes, and that it cannot see the future."""
 
+import sys
+import types
+
 import pytest
 import tiers
 
@@ -7,9 +10,11 @@ tiers.require("torch")
 
 import torch  # noqa: E402
 
+from hpctrain.config import parse_config  # noqa: E402
 from hpctrain.config.schema import ModelConfig  # noqa: E402
 from hpctrain.errors import ConfigError  # noqa: E402
-from hpctrain.train.model import build_model, sum_token_losses  # noqa: E402
+from hpctrain.train.model import Transformer, build_model, sum_token_losses  # noqa: E402
+from hpctrain.train.own_model import build_own_model, ignored_settings  # noqa: E402
 from hpctrain.train.positions import POSITIONS  # noqa: E402
 from hpctrain.train.presets import (  # noqa: E402
     PRESETS,
@@ -29,8 +34,54 @@ def make_size(position: str) -> ModelSize:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_parameter_formula_counts_what_the_model_has(preset, position):
     size = resolve_model(ModelConfig(preset=preset, position=position))
-    model = build_model(size, seed=0)
+    with torch.device("meta"):  # shapes without memory: the largest has 1.3 billion
+        model = Transformer(size)
     assert count_parameters(size) == sum(p.numel() for p in model.parameters())
+
+
+def test_presets_have_the_size_that_they_are_known_by():
+    sizes = {name: resolve_model(ModelConfig(preset=name)) for name in PRESETS}
+    counts = {name: round(count_parameters(size) / 1e6, 1) for name, size in sizes.items()}
+    assert counts == {
+        "tiny": 0.8, "small": 124.4, "medium": 354.6, "large": 758.4, "xlarge": 1315.3,
+    }  # fmt: skip
+    assert sizes["xlarge"].seq_len == 2048
+    assert {name: size.vocab_size for name, size in sizes.items()} == {
+        "tiny": 256, **dict.fromkeys(("small", "medium", "large", "xlarge"), 50304),
+    }  # fmt: skip
+
+
+def test_recomputed_blocks_give_the_same_gradients():
+    plain, recomputing = (build_model(make_size("rope"), seed=0) for _ in range(2))
+    recomputing.recomputes_blocks = True
+    tokens = torch.randint(50, (2, 13), generator=torch.Generator().manual_seed(0))
+    for model in (plain, recomputing):
+        sum_token_losses(model(tokens[:, :-1]), tokens[:, 1:]).backward()
+    for one, other in zip(plain.parameters(), recomputing.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize(
+    ("where", "problem"),
+    [("own", "not of that form"), ("no_such_module:build", "cannot be loaded: No module"),
+     ("json:no_such", "cannot be loaded: module 'json' has no attribute"),
+     ("tests_that_return:nothing", "returned something else, got NoneType")],
+)  # fmt: skip
+def test_a_factory_that_cannot_be_used_is_explained(where, problem, monkeypatch):
+    module = types.ModuleType("tests_that_return")
+    module.nothing = lambda vocab_size, seq_len: None
+    monkeypatch.setitem(sys.modules, "tests_that_return", module)
+    with pytest.raises(ConfigError, match=f"model.factory: .*{problem}"):
+        build_own_model(where, make_size("rope"), seed=0)
+
+
+def test_settings_that_a_factory_does_not_get_are_named():
+    own = "[model]\nfactory = 'a:b'\nposition = 'rope'\nnum_heads = 2\nseq_len = 64\n"
+    config = parse_config(own + "[train]\nactivation_checkpointing = true")
+    assert ignored_settings(config) == [
+        "model.num_heads", "model.position", "train.activation_checkpointing",
+    ]  # fmt: skip
+    assert ignored_settings(parse_config("[model]\nposition = 'rope'")) == []
 
 
 @pytest.mark.parametrize("position", POSITIONS)

@@ -11,12 +11,13 @@ import torch  # noqa: E402
 
 from hpctrain.config.schema import OptimConfig  # noqa: E402
 from hpctrain.train.communicator import Communicator  # noqa: E402
-from hpctrain.train.exchange import GradientExchange  # noqa: E402
+from hpctrain.train.exchange import BucketExchange  # noqa: E402
 from hpctrain.train.model import build_model, sum_token_losses  # noqa: E402
 from hpctrain.train.optimizer import (  # noqa: E402
     clip_by_global_norm,
     learning_rate,
     make_optimizer,
+    resolve_schedule,
 )
 from hpctrain.train.presets import ModelSize  # noqa: E402
 
@@ -41,6 +42,20 @@ def test_short_runs_have_a_rate_in_range(steps, warmup):
     assert all(0 <= learning_rate(step, steps, config) <= 1 for step in range(steps))
 
 
+@pytest.mark.parametrize(("scaling", "lr"), [("none", 0.5), ("linear", 4.5), ("sqrt", 1.5)])
+def test_the_rate_of_one_rank_s_batch_is_scaled_to_all(scaling, lr):
+    config = OptimConfig(lr=0.5, lr_scaling=scaling, warmup_steps=7)
+    resolved = resolve_schedule(config, size=9, tokens_per_step=100)
+    assert (resolved.lr, resolved.warmup_steps) == (pytest.approx(lr), 7)
+    assert resolve_schedule(config, size=1, tokens_per_step=100) == config
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(1, 1), (100, 1), (101, 2), (1000, 10)])
+def test_a_warm_up_in_tokens_takes_whole_steps(tokens, steps):
+    config = OptimConfig(warmup_tokens=tokens)
+    assert resolve_schedule(config, size=4, tokens_per_step=100).warmup_steps == steps
+
+
 def test_clipping_scales_all_gradients_by_one_factor():
     gradients = [torch.tensor([3.0, 0.0]), torch.tensor([4.0])]
     assert clip_by_global_norm(gradients, 1.0).item() == pytest.approx(5.0)
@@ -57,9 +72,9 @@ def test_gradients_within_the_limit_stay_as_they_are(limit):
 def test_flat_adamw_updates_as_adamw_by_parameter_does():
     config = OptimConfig(lr=1e-2, weight_decay=0.5)
     flat_model, plain_model = build_model(SIZE, seed=3), build_model(SIZE, seed=3)
-    exchange = GradientExchange(flat_model, Communicator(), bucket_mb=0.005)
+    exchange = BucketExchange(flat_model, Communicator(), bucket_mb=0.005)
     assert len(exchange.buckets) > 2
-    flat = make_optimizer(exchange.buckets, config)
+    flat = make_optimizer(exchange.pieces, config)
     parameters = list(plain_model.parameters())
     plain = torch.optim.AdamW(
         [

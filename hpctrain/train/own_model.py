@@ -1,0 +1,72 @@
+"""A model of the user's own: `model.factory = "my_module:build"`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from hpctrain.config import Config
+from hpctrain.config.schema import ModelConfig
+from hpctrain.errors import ConfigError
+from hpctrain.train.presets import ModelSize
+
+# What the factory does not get, and what our own transformer alone can do.
+_NOT_FOR_FACTORIES = ("d_model", "num_layers", "num_heads", "position")
+
+
+def build_own_model(where: str, size: ModelSize, seed: int) -> nn.Module:
+    """Return what the user's function builds, on the CPU.
+
+    Args:
+        where: ``module:function``; the function takes `vocab_size` and `seq_len` and returns a
+            module that maps tokens (batch, seq) int64 to scores (batch, seq, vocab_size).
+        seed: torch's random numbers start from it, so that every rank builds the same.
+
+    Raises:
+        ConfigError: there is no such function, or it returns something else.
+    """
+    torch.manual_seed(seed)
+    model = load_function("model.factory", where)(vocab_size=size.vocab_size, seq_len=size.seq_len)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"model.factory: {where} returned something else, got {type(model).__name__}; expected "
+            "a torch.nn.Module. See examples/own_model.py."
+        )
+    return model
+
+
+def load_function(setting: str, where: str) -> Any:
+    """Return the function that ``module:function`` names.
+
+    Raises:
+        ConfigError: naming the setting and what could not be found.
+    """
+    module_name, colon, name = where.partition(":")
+    problem = "not of that form"
+    if colon and module_name and name:
+        try:
+            return getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError) as missing:
+            problem = f"cannot be loaded: {missing}"
+    raise ConfigError(
+        f"{setting}: {problem}, got {where!r}; expected 'module:function'. The module is looked "
+        "for in the folder that hpctrain runs in, and on PYTHONPATH."
+    )
+
+
+def ignored_settings(config: Config) -> list[str]:
+    """Return the settings that a model of the user's own leaves without effect."""
+    if config.model.factory is None:
+        return []
+    default = ModelConfig()
+    ignored = [
+        f"model.{name}"
+        for name in _NOT_FOR_FACTORIES
+        if getattr(config.model, name) != getattr(default, name)
+    ]
+    if config.train.activation_checkpointing:
+        ignored.append("train.activation_checkpointing")
+    return ignored
