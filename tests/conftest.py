@@ -1,6 +1,7 @@
 """Tiers by folder, what each test needs, and at the end: what was skipped, why, what brings it."""
 
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -25,6 +26,20 @@ def pytest_collection_modifyitems(items):
         folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
         if folder in tiers.FOLDERS:
             item.add_marker(getattr(pytest.mark, folder))
+
+
+@pytest.fixture(autouse=True)
+def tmpdir_of_its_own(request, monkeypatch):
+    """Give each test that starts an mpirun a TMPDIR of its own, with a short path for sockets.
+
+    Open MPI names its folders there by its PID and stumbles over those of one that was killed.
+    """
+    if not request.node.get_closest_marker("integration"):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="hpt", dir="/tmp", ignore_cleanup_errors=True) as own:
+        monkeypatch.setenv("TMPDIR", own)
+        yield
 
 
 def pytest_runtest_setup(item):

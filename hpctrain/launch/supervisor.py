@@ -29,6 +29,7 @@ from hpctrain.launch.channel import (
 from hpctrain.launch.meeting import PORT_VARIABLE, find_free_port
 from hpctrain.launch.plan import ATTEMPT_VARIABLE, LaunchPlan
 from hpctrain.launch.server import ChannelServer
+from hpctrain.launch.sweep import remove_session_folders
 from hpctrain.rundir import RunDirectory
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -134,6 +135,8 @@ class Supervisor:
             self._unwatch_signals(old_handlers)
             self.server.close()  # a shim whose program still runs now ends it
             self._end_mpirun()
+            if self.mpirun is not None and self.mpirun.returncode < 0:
+                remove_session_folders(self.mpirun.pid)
         return self._outcome(mpirun.returncode)
 
     # -- starting ------------------------------------------------------------------------------

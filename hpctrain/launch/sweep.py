@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 from collections.abc import Sequence
 
 from hpctrain.executor import Command, Executor, LocalExecutor, SshExecutor, run_on_all
@@ -52,6 +55,19 @@ def run_sweep(
         )
 
     return [line for line in run_on_all(sweep, [None, *remote_hosts]) if line]
+
+
+def remove_session_folders(mpirun_pid: int) -> None:
+    """Remove what an Open MPI that was killed has left in TMPDIR.
+
+    The folders are named by mpirun's PID. Where that PID comes again (soon, in a container), Open
+    MPI 5.0.11 finds them and ends with "The PMIx server's listener thread failed to start".
+    """
+    base = os.environ.get("TMPDIR") or "/tmp"
+    host = socket.gethostname()
+    version_4 = f"ompi.{host}.{os.getuid()}/pid.{mpirun_pid}"
+    for folder in (f"ompi.{mpirun_pid}", version_4):
+        shutil.rmtree(os.path.join(base, folder), ignore_errors=True)
 
 
 def diagnose_hosts(

@@ -327,10 +327,13 @@ def test_no_rank_outlives_a_killed_mpirun(mpi_flavour, tmp_path, marker):
     process = launching.start(tmp_path, "--np", "2", *arguments, "--", *program, **more)
     launching.wait_for_output(tmp_path, [0, 1])
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    os.kill(int(children.read_text()), signal.SIGKILL)
+    children_pid = children.read_text().strip()
+    os.kill(int(children_pid), signal.SIGKILL)
     done = launching.finish(process, tmp_path)
     assert done.returncode not in (0, 130), done.stderr
     assert "failed: " in done.stderr
+    left = [path for path in Path(os.environ["TMPDIR"]).rglob("*") if children_pid in path.name]
+    assert left == []  # else the next mpirun of this PID ends before it has begun
 
 
 # -- the trainer ---------------------------------------------------------------------------------
