@@ -156,3 +156,28 @@ class ChannelServer:
             del self._by_rank[connection.rank]
             if tell:
                 self._on_lost(connection.rank)
+
+
+class PipeReader:
+    """Read lines from a pipe until it closes."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        descriptor: int,
+        lines: LineBuffer,
+        on_line: Callable[[bytes], None],
+    ) -> None:
+        self.selector, self.descriptor = selector, descriptor
+        self.lines, self.on_line = lines, on_line
+
+    def read(self) -> None:
+        try:
+            data = os.read(self.descriptor, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self.selector.unregister(self.descriptor)
+            return
+        for line in self.lines.feed(data):
+            self.on_line(line)

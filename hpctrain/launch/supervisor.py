@@ -12,8 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from hpctrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE, PlanError
 from hpctrain.executor import Command, LocalExecutor
@@ -27,8 +26,9 @@ from hpctrain.launch.channel import (
     new_secret,
 )
 from hpctrain.launch.meeting import PORT_VARIABLE, find_free_port
+from hpctrain.launch.outcome import Console, Outcome, RankFailure, RankState, signal_name
 from hpctrain.launch.plan import ATTEMPT_VARIABLE, LaunchPlan
-from hpctrain.launch.server import ChannelServer
+from hpctrain.launch.server import ChannelServer, PipeReader
 from hpctrain.launch.sweep import remove_session_folders
 from hpctrain.rundir import RunDirectory
 
@@ -40,56 +40,6 @@ LINGER_LIMIT_S = 20.0
 DRAIN_LIMIT_S = 2.0
 
 
-class Console(Protocol):
-    """What the supervisor tells the person who watches."""
-
-    def rank_output(self, rank: int, host: str, stream: str, data: bytes) -> None: ...
-    def event(self, rank: int, record: dict[str, Any]) -> None: ...
-    def launcher_output(self, line: bytes) -> None: ...
-    def warn(self, text: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RankFailure:
-    """The first rank that failed; `exit_code` is None where it vanished without a word."""
-
-    rank: int
-    host: str
-    exit_code: int | None
-    signal: int | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended. `state` is done, failed, stopped (by a signal to the launcher) or
-    resumable (the same, after the ranks have saved); `silent_ranks` never reported."""
-
-    state: str
-    exit_code: int
-    duration_s: float
-    failure: RankFailure | None = None
-    silent_ranks: tuple[int, ...] = ()
-    stop_signal: int | None = None
-    needs_sweep: bool = False
-    attempt_id: str = ""
-    step: int | None = None
-
-
-@dataclass(slots=True)
-class _Rank:
-    host: str
-    reported: bool = False
-    ended: bool = False
-    exit_code: int | None = None
-    step: int | None = None
-
-    def note_step(self, step: Any) -> None:
-        """Remember a step; foreign programs may report anything."""
-        if isinstance(step, int):
-            self.step = step
-
-
 class Supervisor:
     """Run one attempt to its end."""
 
@@ -99,7 +49,7 @@ class Supervisor:
         self.console = console
         self.attempt_id = f"{run.path.name}.{os.urandom(6).hex()}"
         self.selector = selectors.DefaultSelector()
-        self.ranks = [_Rank(host) for host in plan.rank_hosts]
+        self.ranks = [RankState(host) for host in plan.rank_hosts]
         self.started_at_s = time.monotonic()
         self.failure: RankFailure | None = None
         self.stop_signal: int | None = None
@@ -163,7 +113,7 @@ class Supervisor:
         ):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
-            reader = _PipeReader(self.selector, pipe.fileno(), buffer, self._on_launcher_line)
+            reader = PipeReader(self.selector, pipe.fileno(), buffer, self._on_launcher_line)
             self.selector.register(pipe, selectors.EVENT_READ, reader.read)
         return mpirun
 
@@ -415,7 +365,7 @@ class Supervisor:
         rank.exit_code = code
         self._record(rank_number, "rank_exit", exit_code=code, signal=number)
         if code != 0:
-            ended_by = f"signal {number}{_signal_name(number)}" if number else f"exit code {code}"
+            ended_by = f"signal {number}{signal_name(number)}" if number else f"exit code {code}"
             reason = frame.get("error") or ended_by
             self._fail(RankFailure(rank_number, rank.host, code, number, reason))
 
@@ -443,35 +393,3 @@ class Supervisor:
     def _record(self, rank_number: int, event: str, **fields: Any) -> None:
         record = {"schema": 1, "event": event, "time_s": round(time.time(), 6), **fields}
         self.run_directory.record(rank_number, record)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f" ({signal.Signals(number).name})"
-    except ValueError:  # a real-time signal
-        return ""
-
-
-class _PipeReader:
-    """Read lines from a pipe until it closes."""
-
-    def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        descriptor: int,
-        lines: LineBuffer,
-        on_line: Callable[[bytes], None],
-    ) -> None:
-        self.selector, self.descriptor = selector, descriptor
-        self.lines, self.on_line = lines, on_line
-
-    def read(self) -> None:
-        try:
-            data = os.read(self.descriptor, 1 << 16)
-        except BlockingIOError:
-            return
-        if not data:
-            self.selector.unregister(self.descriptor)
-            return
-        for line in self.lines.feed(data):
-            self.on_line(line)

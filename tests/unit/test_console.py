@@ -9,9 +9,9 @@ import pytest
 
 from hpctrain.executor import Command
 from hpctrain.launch.console import RunConsole
+from hpctrain.launch.outcome import Outcome, RankFailure
 from hpctrain.launch.placement import Placement
 from hpctrain.launch.plan import LaunchPlan
-from hpctrain.launch.supervisor import Outcome, RankFailure
 from hpctrain.rundir import RunDirectory
 
 
