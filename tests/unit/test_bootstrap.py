@@ -158,7 +158,7 @@ def test_a_failed_step_shows_its_last_lines_its_log_and_the_advice(tools, tmp_pa
     from progress import Progress, StepFailed
 
     progress = Progress(1, tmp_path)
-    noisy = "import sys; [print(n) for n in range(100)]; sys.exit('it broke')"
+    noisy = "import sys; [print(n, flush=True) for n in range(100)]; sys.exit('it broke')"
     with pytest.raises(StepFailed) as failed, progress.step("torch", "torch 2.13.0"):
         progress.run((sys.executable, "-c", noisy), "Try this.")
     text = str(failed.value)
