@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_INTERVAL_S = 5.0
 FIRST_LOOK_S = 0.1
+MAX_SWEEPS = 200  # with 10 ms between them; only a process in an uninterruptible call needs more
 # Enough for a burst of output; beyond it the program waits, as it would on a full pipe.
 MAX_UNSENT_BYTES = 4 << 20
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -300,12 +301,22 @@ class RankShim:
                 pass
 
     def _end_descendants(self) -> None:
-        """Kill what the program left running: loaders and helpers must not outlive their rank."""
-        for pid in _descendants(os.getpid()):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        """Kill what the program left running: loaders and helpers must not outlive their rank.
+
+        Again until none is found: while one list is read, an orphan may move from a parent that
+        ends to us, and stand in neither.
+        """
+        for _ in range(MAX_SWEEPS):
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass  # orphans that have ended
+            pids = _descendants(os.getpid())
+            if not pids:
+                return
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
 
     def _send(self, kind: str, **fields: object) -> None:
         if self.connection is None:
