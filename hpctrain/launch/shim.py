@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hpctrain.cores import count_cores
-from hpctrain.errors import HpctrainError
+from hpctrain.errors import EXIT_FAILED, HpctrainError
 from hpctrain.events import EVENTS_FD_VARIABLE
 from hpctrain.executor import Command, LocalExecutor, adopt_orphans
 from hpctrain.launch.channel import (
@@ -37,6 +37,7 @@ from hpctrain.launch.channel import (
     decode_frame,
     encode_frame,
 )
+from hpctrain.launch.descendants import descendants, signal_group
 from hpctrain.launch.mpi_library import find_foreign_mpi
 from hpctrain.launch.rank_env import RankIdentity, find_rank, plan_rank_env
 
@@ -50,7 +51,6 @@ MAX_SWEEPS = 200  # with 10 ms between them; only a process in an uninterruptibl
 MAX_UNSENT_BYTES = 4 << 20
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 SAVE_SIGNAL_VARIABLE = "HPCTRAIN_SAVE_SIGNAL"
-EXIT_FAILED = 1
 EXIT_NOT_FOUND = 127
 
 
@@ -177,7 +177,7 @@ class RankShim:
                 look_every_s = min(2 * look_every_s, HEARTBEAT_INTERVAL_S)
                 look_at_s = now_s + look_every_s
             if self.kill_at_s is not None and now_s >= self.kill_at_s:
-                _signal_group(self.child.pid, signal.SIGKILL)
+                signal_group(self.child.pid, signal.SIGKILL)
                 self.kill_at_s = float("inf")
             deadline_s = min(heartbeat_at_s, look_at_s, self.kill_at_s or heartbeat_at_s)
             for key, _ in self.selector.select(max(0.0, deadline_s - now_s)):
@@ -198,7 +198,7 @@ class RankShim:
         """End a program that belongs to another MPI: every rank of it runs alone."""
         if self.foreign_mpi or self.rank.size == 1 or self.environ.get("HPCTRAIN_ANY_MPI"):
             return
-        for pid in _descendants(os.getpid()):
+        for pid in descendants(os.getpid()):
             with (
                 suppress(OSError),
                 open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file,
@@ -250,7 +250,7 @@ class RankShim:
                 # For the program alone: its helpers (loaders, compilers) would die of it.
                 os.kill(self.child.pid, number)
             else:
-                _signal_group(self.child.pid, number)
+                signal_group(self.child.pid, number)
         if ending:
             self.kill_at_s = time.monotonic() + self.grace_s
 
@@ -310,7 +310,7 @@ class RankShim:
             with suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass  # orphans that have ended
-            pids = _descendants(os.getpid())
+            pids = descendants(os.getpid())
             if not pids:
                 return
             for pid in pids:
@@ -372,27 +372,6 @@ def _run_unobserved(program: tuple[str, ...], environ: Mapping[str, str]) -> int
     except OSError as problem:
         print(f"{program[0]}: {problem.strerror}", file=sys.stderr)
         return EXIT_NOT_FOUND
-
-
-def _signal_group(leader: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(leader, number)
-
-
-def _descendants(pid: int) -> list[int]:
-    """Return all processes below `pid`, parents first."""
-    found: list[int] = []
-    queue = [pid]
-    while queue:
-        parent = queue.pop()
-        try:
-            with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as file:
-                children = [int(word) for word in file.read().split()]
-        except OSError:
-            children = []
-        found += children
-        queue += children
-    return found
 
 
 def _interfaces() -> dict[str, tuple[str, ...]]:
