@@ -57,14 +57,22 @@ class DataConfig:
     """Folder that `hpctrain data prepare` wrote."""
     mixture: Mapping[str, Positive] = field(default_factory=lambda: MappingProxyType({}))
     """Several such folders in place of data.path, each with its weight: its part of the samples."""
+    factory: str | None = None
+    """`module:function` that opens a source of samples of your own from split and seq_len."""
     tokenizer: str | None = None
     """Expected tokenizer; checked against the prepared data. Empty: whatever the data says."""
 
     def problems(self) -> list[str]:
         """Return what no single value can show to be wrong."""
-        if not self.mixture or self.path == DEFAULT_DATA_PATH:
+        given = {
+            "path": self.path != DEFAULT_DATA_PATH,
+            "mixture": bool(self.mixture),
+            "factory": self.factory is not None,
+        }
+        names = [name for name, is_given in given.items() if is_given]
+        if len(names) < 2:
             return []
-        return ["path and mixture are both given; expected one of them"]
+        return [f"{' and '.join(names)} are given together; expected one of them"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +80,9 @@ class TrainConfig:
     """The loop."""
 
     steps: Count = 300
-    """Optimizer steps of the whole run."""
+    """Optimizer steps of the whole run; the learning rate falls until the last one."""
+    tokens: Count | None = None
+    """The same in tokens, rounded up to whole steps; in place of train.steps."""
     global_batch_size: Count | None = None
     """Sequences an optimizer step, over all ranks. Give this or batch_size_per_rank."""
     batch_size_per_rank: Count | None = None

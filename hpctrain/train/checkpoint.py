@@ -91,7 +91,7 @@ class Checkpoints:
         if self._config.checkpoint.save == "on" and self._root is not None:
             self._open_writer(self._root, pieces)
         if self._comm.rank == 0:
-            _say_where(self._start, self._config.train.steps, self._events)
+            _say_where(self._start, self._setup.steps, self._events)
         return self._start.step
 
     def begin_step(self) -> None:
@@ -113,7 +113,7 @@ class Checkpoints:
         asked, complete, failed = self._flags.tolist()
         if complete + failed == self._comm.size:
             self._settle(failed > 0)
-        every, steps = self._config.checkpoint.every_steps, self._config.train.steps
+        every, steps = self._config.checkpoint.every_steps, self._setup.steps
         self.leaving = asked > 0 and done < steps
         return self.leaving or done == steps or (every > 0 and done % every == 0)
 
@@ -130,7 +130,7 @@ class Checkpoints:
         self._finish_pending()  # one copy in memory: the disk was slower than the steps
         rng = rng_state(self._setup.device)
         self._pending = self._writer.start(done, self._facts(done), rng, started_s)
-        if not self.leaving and done < self._config.train.steps:
+        if not self.leaving and done < self._setup.steps:
             return
         self._finish_pending()
         self._writer.close()
@@ -193,10 +193,8 @@ class Checkpoints:
 
     def _attached(self) -> dict[str, bytes]:
         """Return the files that make a checkpoint's tokens text again, by name."""
-        file = self._setup.index.tokenizer_file
-        if file is None or self._comm.rank != 0:
-            return {}
-        return {TOKENIZER_FILE_NAME: (self._setup.folder / file.file).read_bytes()}
+        content = self._setup.data.tokenizer_content if self._comm.rank == 0 else None
+        return {} if content is None else {TOKENIZER_FILE_NAME: content}
 
     def _set_aside(self, root: Path) -> None:
         """Keep checkpoints out of the way that this run does not go on from."""
@@ -211,12 +209,12 @@ class Checkpoints:
     def _facts(self, done: int) -> dict[str, Any]:
         """Return what the index says besides the tensors."""
         setup = self._setup
-        tokens = (done - self._start.step) * setup.global_batch * setup.size.seq_len
+        tokens = (done - self._start.step) * setup.tokens_per_step
         return {
             "schema": folders.SCHEMA, "step": done, "tokens": self._start.tokens + tokens,
             "size": self._comm.size, "global_batch_size": setup.global_batch,
-            "seed": self._config.train.seed, "data_digest": setup.index.digest,
-            "tokenizer": setup.index.tokenizer, "end_token": setup.index.end_token,
+            "seed": self._config.train.seed, "data_digest": setup.data.digest,
+            "tokenizer": setup.data.tokenizer, "end_token": setup.data.end_token,
             "optimizer_step": optimizer_step(self._optimizer),
             "state": {name: part.state_dict() for name, part in self._stateful.items()},
             "config": self._tables, "config_digest": self._digest,
@@ -231,5 +229,5 @@ def _say_where(start: Restored, steps: int, events: EventQueue) -> None:
     events.emit("resumed", step=start.step, path=str(start.path), tokens=start.tokens)
     print(f"resumed    {start.path}: step {start.step}, {start.tokens:,} tokens", flush=True)
     if start.step >= steps:
-        print(f"done       nothing is left to do: train.steps = {steps}. Raise it to train on",
-              flush=True)  # fmt: skip
+        print(f"done       nothing is left to do: the run has {steps} steps. Raise train.steps or "
+              "train.tokens to train on", flush=True)  # fmt: skip

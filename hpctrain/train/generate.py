@@ -122,6 +122,13 @@ def spell(tokenizer: Tokenizer, prompt: list[int], tokens: Iterable[int]) -> Ite
 
 def _open_tokenizer(folder: Path, index: Mapping[str, Any]) -> Tokenizer:
     if TOKENIZER_FILE_NAME not in index["files"]:
+        factory = index["config"].get("data", {}).get("factory")
+        if factory and index["tokenizer"] == factory:
+            raise CheckpointError(
+                f"{folder}: its tokens come from data.factory = {factory!r}, which does not say "
+                "what spells them; expected an attribute `tokenizer` of what it returns, such as "
+                "'bytes'."
+            )
         return open_tokenizer(index["tokenizer"])
     content = (folder / TOKENIZER_FILE_NAME).read_bytes()
     return SubwordTokenizer(index["tokenizer"], content, index["end_token"])

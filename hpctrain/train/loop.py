@@ -34,7 +34,6 @@ from hpctrain.train.optimizer import (
 from hpctrain.train.own_model import ignored_settings
 from hpctrain.train.precision import StepGuard
 from hpctrain.train.setup import Setup, set_up_together
-from hpctrain.train.shards import TRAIN
 
 
 def run_training(config: Config, comm: Communicator) -> None:
@@ -44,8 +43,7 @@ def run_training(config: Config, comm: Communicator) -> None:
         HpctrainError: on every rank if any rank cannot start, or the loss stops being a number.
     """
     setup = set_up_together(config, comm)
-    train, steps = config.train, config.train.steps
-    tokens_per_step = setup.global_batch * setup.size.seq_len
+    train, steps, tokens_per_step = config.train, setup.steps, setup.tokens_per_step
     model, batches = setup.model, setup.batches
     optim = resolve_schedule(config.optim, comm.size, tokens_per_step)
     exchange = open_exchange(model, comm, config, setup.micro_steps)
@@ -178,7 +176,7 @@ def _stop_if_broken(
 def _report_start(
     reporter: Reporter, config: Config, optim: OptimConfig, setup: Setup, comm: Communicator
 ) -> None:
-    train, size, data = config.train, setup.size, setup.index.splits
+    train, size, data = config.train, setup.size, setup.data
     params = sum(p.numel() for p in setup.model.parameters())
     shape = f"{size.num_layers} layers, d_model {size.d_model}, {size.num_heads} heads, "
     shape += f"{size.position} positions"
@@ -191,9 +189,9 @@ def _report_start(
         validation += f" (train.eval_sequences = {train.eval_sequences}: there are no more)"
     header = [
         ("model", f"{params:,} parameters: {config.model.factory or shape}"),
-        ("data", f"{setup.data}: {data[TRAIN].tokens:,} training tokens, {validation}"),
+        ("data", f"{data.description}: {data.training_tokens:,} training tokens, {validation}"),
         ("step", f"{setup.global_batch} sequences of {size.seq_len} tokens = "
-                 f"{setup.global_batch * size.seq_len:,} tokens"),
+                 f"{setup.tokens_per_step:,} tokens"),
         ("ranks", f"{comm.size} on {where}, {comm.backend}, {train.precision}"),
     ]  # fmt: skip
     if optim.lr != config.optim.lr:
@@ -201,10 +199,13 @@ def _report_start(
             ("lr", f"{optim.lr:g}: optim.lr = {config.optim.lr:g}, scaled to {comm.size} ranks "
                    f"(optim.lr_scaling = {optim.lr_scaling})")
         )  # fmt: skip
-    if optim.warmup_steps > train.steps:
+    if train.tokens is not None:
+        total = setup.steps * setup.tokens_per_step
+        header.append(("steps", f"{setup.steps:,} for {total:,} tokens (train.tokens)"))
+    if optim.warmup_steps > setup.steps:
         header.append(
             ("warning", f"a warm-up of {optim.warmup_steps} steps is not over within "
-                        f"train.steps = {train.steps}: the rate never reaches optim.lr")
+                        f"the run's {setup.steps}: the rate never reaches optim.lr")
         )  # fmt: skip
     header += [
         ("warning", f"{name} is ignored: model.factory builds the model")
@@ -213,7 +214,7 @@ def _report_start(
     if setup.precision.warning:
         header.append(("warning", setup.precision.warning))
     reporter.started(
-        header, params=params, steps=train.steps, backend=comm.backend,
-        precision=train.precision, data=setup.data, global_batch_size=setup.global_batch,
+        header, params=params, steps=setup.steps, backend=comm.backend,
+        precision=train.precision, data=data.description, global_batch_size=setup.global_batch,
         seq_len=size.seq_len,
     )  # fmt: skip

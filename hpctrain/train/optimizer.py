@@ -44,10 +44,17 @@ def resolve_schedule(config: OptimConfig, size: int, tokens_per_step: int) -> Op
     (0.2, 4)
     """
     factor = {"none": 1.0, "linear": float(size), "sqrt": math.sqrt(size)}[config.lr_scaling]
-    warmup_steps = config.warmup_steps
-    if config.warmup_tokens is not None:
-        warmup_steps = -(-config.warmup_tokens // tokens_per_step)
+    warmup_steps = steps_of(config.warmup_tokens, config.warmup_steps, tokens_per_step)
     return dataclasses.replace(config, lr=config.lr * factor, warmup_steps=warmup_steps)
+
+
+def steps_of(tokens: int | None, steps: int, tokens_per_step: int) -> int:
+    """Return the whole steps that `tokens` take; `steps` where they are not given.
+
+    >>> steps_of(1000, 20, tokens_per_step=300), steps_of(None, 20, tokens_per_step=300)
+    (4, 20)
+    """
+    return steps if tokens is None else -(-tokens // tokens_per_step)
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

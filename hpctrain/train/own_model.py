@@ -35,6 +35,13 @@ def build_own_model(where: str, size: ModelSize, seed: int) -> nn.Module:
             f"model.factory: {where} returned something else, got {type(model).__name__}; expected "
             "a torch.nn.Module. See examples/own_model.py."
         )
+    formats = {p.dtype: name for name, p in model.named_parameters() if p.requires_grad}
+    if set(formats) != {torch.float32}:
+        got = ", ".join(f"{name} in {dtype}" for dtype, name in formats.items())
+        raise ConfigError(
+            f"model.factory: {where} needs trained parameters, all of them in torch.float32, got "
+            f"{got or 'none'}; train.precision says what they are computed in."
+        )
     return model
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from hpctrain.config.schema import DataConfig
 from hpctrain.errors import DataError, HpctrainError, raise_all
 from hpctrain.train.mixture import Mixture, whole_weights
+from hpctrain.train.presets import ModelSize, fits_vocabulary
 from hpctrain.train.shards import TRAIN, VALIDATION, DataIndex, Split, Windows, open_data
 from hpctrain.train.sources import show
 
@@ -33,6 +34,32 @@ class PreparedData:
         )
 
     @property
+    def training_tokens(self) -> int:
+        """Tokens of the training part."""
+        return self.index.splits[TRAIN].tokens
+
+    @property
+    def digest(self) -> str:
+        """What the tokens are, in 16 hexadecimal digits: equal data, equal digest."""
+        return self.index.digest
+
+    @property
+    def tokenizer(self) -> str:
+        """The name of what made the tokens."""
+        return self.index.tokenizer
+
+    @property
+    def end_token(self) -> str | None:
+        """The separator's name in the tokenizer's file, where it was asked for by name."""
+        return self.index.end_token
+
+    @property
+    def tokenizer_content(self) -> bytes | None:
+        """The tokenizer's file; None where it needs none."""
+        file = self.index.tokenizer_file
+        return None if file is None else (Path(self.names[0]) / file.file).read_bytes()
+
+    @property
     def index(self) -> DataIndex:
         """One index for all of it: its tokens are their sum, its digest covers every shard."""
         splits = {name: _join([index.splits[name] for index in self.indexes])
@@ -48,6 +75,34 @@ class PreparedData:
         parts = [(w, weight) for w, weight in zip(windows, self.weights, strict=True) if len(w)]
         parts = parts or [(windows[0], 1)]
         return Mixture(*zip(*parts, strict=True))
+
+    def problems(self, size: ModelSize, tokenizer: str | None) -> list[str]:
+        """Return why a model of `size` cannot train on it.
+
+        Args:
+            tokenizer: the one that is expected; None for any.
+        """
+        problems = []
+        for where, index in zip(self.names, self.indexes, strict=True):
+            if not fits_vocabulary(index.vocab_size, size.vocab_size):
+                problems.append(
+                    f"{where}: its tokens do not fit the model, got vocab_size {index.vocab_size} "
+                    f"({index.tokenizer}); expected model.vocab_size = {size.vocab_size}. Set "
+                    f"model.vocab_size={index.vocab_size}, or prepare data with another tokenizer."
+                )
+            if tokenizer not in (None, index.tokenizer):
+                problems.append(
+                    f"{where}: made with another tokenizer, got {index.tokenizer!r}; expected "
+                    f"data.tokenizer = {tokenizer!r}."
+                )
+            if len(Windows(Path(where), index, TRAIN, size.seq_len)) == 0:
+                problems.append(
+                    f"{where}: less than one sequence of training text, got "
+                    f"{index.splits[TRAIN].tokens} tokens; expected at least model.seq_len + 1 = "
+                    f"{size.seq_len + 1} in a shard. Prepare more text, or set a shorter "
+                    "model.seq_len."
+                )
+        return problems
 
 
 def open_prepared(config: DataConfig) -> PreparedData:

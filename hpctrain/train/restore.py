@@ -142,8 +142,8 @@ def describe_changes(
 ) -> list[str]:
     """Return how this run differs from the one that was saved, where it shows in the losses."""
     changes = []
-    if index["data_digest"] != setup.index.digest:
-        changes.append(f"it was trained on other data than {setup.data}")
+    if index["data_digest"] != setup.data.digest:
+        changes.append(f"it was trained on other data than {setup.data.description}")
     before = index["global_batch_size"]
     if before != setup.global_batch:
         changes.append(

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +19,13 @@ from hpctrain.train.data import TrainingBatches, ValidationBatches, resolve_glob
 from hpctrain.train.device import choose_device
 from hpctrain.train.exchange import resolve_exchange
 from hpctrain.train.model import build_model, compile_model
+from hpctrain.train.optimizer import steps_of
+from hpctrain.train.own_data import OwnData
 from hpctrain.train.own_model import build_own_model
 from hpctrain.train.precision import Precision
 from hpctrain.train.prepared import PreparedData, open_prepared
-from hpctrain.train.presets import ModelSize, fits_vocabulary, resolve_model
-from hpctrain.train.shards import TRAIN, VALIDATION, DataIndex, Windows
+from hpctrain.train.presets import ModelSize, resolve_model
+from hpctrain.train.shards import TRAIN, VALIDATION
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,12 +35,12 @@ class Setup:
     size: ModelSize
     device: torch.device
     precision: Precision
-    data: str
-    """What is read, in a few words."""
-    index: DataIndex
-    folder: Path
-    """Where the tokenizer's file is, if it has one."""
+    data: PreparedData | OwnData
     global_batch: int
+    """Sequences of one step, over all ranks."""
+    tokens_per_step: int
+    steps: int
+    """Steps of the whole run."""
     batches: TrainingBatches
     validation: ValidationBatches
     model: nn.Module
@@ -61,12 +62,12 @@ def set_up_together(config: Config, comm: Communicator) -> Setup:
     raise_together(comm, problem)
     assert setup is not None
 
-    mine = int(setup.index.digest[:12], 16)
+    mine = int(setup.data.digest[:12], 16)
     first = int(comm.broadcast(torch.tensor([mine]), "data digest"))
     if mine != first:
         problem = DataError(
-            f"rank {comm.rank}: {setup.data} holds other tokens than on rank 0, got digest "
-            f"{mine:012x}; expected {first:012x}. Copy rank 0's folder to this host."
+            f"rank {comm.rank}: {setup.data.description} holds other tokens than on rank 0, got "
+            f"digest {mine:012x}; expected {first:012x}. Copy rank 0's data to this host."
         )
     raise_together(comm, problem)
     return setup
@@ -74,34 +75,40 @@ def set_up_together(config: Config, comm: Communicator) -> Setup:
 
 def _set_up(config: Config, comm: Communicator) -> Setup:
     train = config.train
-    global_batch, size, device, prepared, _ = _try_all(
+    global_batch, size, device, data, _ = _try_all(
         lambda: resolve_global_batch_size(train, comm.size),
         lambda: resolve_model(config.model),
         lambda: choose_device(train.device, comm.local_rank, comm.local_size),
-        lambda: open_prepared(config.data),
+        lambda: _open_data(config),
         lambda: resolve_exchange(config.comm, config.optim),
     )
-    _check_data(config, size, prepared)
+    raise_all(DataError, data.problems(size, config.data.tokenizer))
     return Setup(
         size=size,
         device=device,
         precision=Precision(train.precision, device),
-        data=prepared.description,
-        index=prepared.index,
-        folder=Path(prepared.names[0]),
+        data=data,
         global_batch=global_batch,
+        tokens_per_step=global_batch * size.seq_len,
+        steps=steps_of(train.tokens, train.steps, global_batch * size.seq_len),
         batches=TrainingBatches(
-            prepared.samples(TRAIN, size.seq_len), global_batch=global_batch, seed=train.seed,
+            data.samples(TRAIN, size.seq_len), global_batch=global_batch, seed=train.seed,
             rank=comm.rank, size=comm.size, device=device,
         ),
         validation=ValidationBatches(
-            prepared.samples(VALIDATION, size.seq_len), sequences=train.eval_sequences,
+            data.samples(VALIDATION, size.seq_len), sequences=train.eval_sequences,
             batch_size=max(1, len(share(global_batch, 0, comm.size)) // train.grad_accum_steps),
             rank=comm.rank, size=comm.size, device=device,
         ),
         model=_make_model(config, size, device),
         micro_steps=min(len(share(global_batch, comm.rank, comm.size)), train.grad_accum_steps),
     )  # fmt: skip
+
+
+def _open_data(config: Config) -> PreparedData | OwnData:
+    if config.data.factory is None:
+        return open_prepared(config.data)
+    return OwnData(config.data.factory, resolve_model(config.model).seq_len)
 
 
 def _make_model(config: Config, size: ModelSize, device: torch.device) -> nn.Module:
@@ -131,29 +138,6 @@ def _try_all(*parts: Callable[[], Any]) -> list[Any]:
         except HpctrainError as error:
             errors.append(error)
     if errors:
-        raise type(errors[0])(*(message for error in errors for message in error.messages))
+        messages = dict.fromkeys(message for error in errors for message in error.messages)
+        raise type(errors[0])(*messages)
     return results
-
-
-def _check_data(config: Config, size: ModelSize, data: PreparedData) -> None:
-    errors = []
-    for where, index in zip(data.names, data.indexes, strict=True):
-        if not fits_vocabulary(index.vocab_size, size.vocab_size):
-            errors.append(
-                f"{where}: its tokens do not fit the model, got vocab_size {index.vocab_size} "
-                f"({index.tokenizer}); expected model.vocab_size = {size.vocab_size}. Set "
-                f"model.vocab_size={index.vocab_size}, or prepare data with another tokenizer."
-            )
-        if config.data.tokenizer not in (None, index.tokenizer):
-            errors.append(
-                f"{where}: made with another tokenizer, got {index.tokenizer!r}; expected "
-                f"data.tokenizer = {config.data.tokenizer!r}."
-            )
-        if len(Windows(Path(where), index, TRAIN, size.seq_len)) == 0:
-            errors.append(
-                f"{where}: less than one sequence of training text, got "
-                f"{index.splits[TRAIN].tokens} tokens; expected at least model.seq_len + 1 = "
-                f"{size.seq_len + 1} in a shard. Prepare more text, or set a shorter "
-                "model.seq_len."
-            )
-    raise_all(DataError, errors)

@@ -154,20 +154,22 @@ def test_a_resume_at_the_same_size_is_bitwise_equal(base, tmp_path):
     assert_equal_weights(done.path, base / "runs" / "full", tmp_path)
 
 
-def test_a_run_goes_on_at_one_and_then_at_three_ranks(base, tmp_path):
+@pytest.mark.parametrize("sizes", [(1, 3), (4, 2)])
+def test_a_run_goes_on_at_other_sizes(base, tmp_path, sizes):
+    """Begun by two ranks, it goes on from step 4 at one size, and from its step 8 at another."""
     full = losses(base / "runs" / "full")
     source = checkpoint(base / "runs" / "full", 4)
-    for np, first in ((1, 5), (3, 9)):
+    for np, step in zip(sizes, (4, 8), strict=True):
         more = {"checkpoint.resume": source, "comm.bucket_mb": 25.0 / np}
         arguments = ("--np", str(np), "--oversubscribe", *settings(base, **more))
         done = launching.run(tmp_path, *arguments, env=ENV, name=f"at{np}")
         assert done.returncode == 0, done.stderr
-        expected = {step: full[step] for step in range(first, STEPS + 1)}
+        expected = {later: full[later] for later in range(step + 1, STEPS + 1)}
         assert losses(done.path) == pytest.approx(expected, rel=1e-4)
         assert "warning: step-" not in done.stderr
         source = checkpoint(done.path, 8)
-        index = json.loads((source / "index.json").read_text())["index"] if np == 1 else None
-        assert index is None or (index["size"], index["tokens"]) == (1, 8 * 7 * 32)
+        index = json.loads((source / "index.json").read_text())["index"]
+        assert (index["size"], index["tokens"]) == (np, 8 * 7 * 32)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_a_run_killed_in_the_middle_of_saves_goes_on(base, tmp_path, rank, count
 def test_a_run_that_is_over_says_so(base):
     done = launching.run(base, "--resume", env=ENV, name="full")
     assert done.returncode == 0, done.stderr
-    assert f"nothing is left to do: train.steps = {STEPS}" in done.stdout
+    assert f"nothing is left to do: the run has {STEPS} steps" in done.stdout
     assert done.event("run_finished")["state"] == "done"
 
 

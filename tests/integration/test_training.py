@@ -109,8 +109,8 @@ def train(data, tmp_path):
     return start
 
 
-def test_losses_are_equal_at_one_two_and_three_ranks(train):
-    runs = {np: train(np) for np in (1, 2, 3)}
+def test_losses_are_equal_at_one_to_four_ranks(train):
+    runs = {np: train(np) for np in (1, 2, 3, 4)}
     for np, run in runs.items():
         assert run.returncode == 0, run.stderr
         assert run.values("train_started", "size") == [np]
@@ -118,7 +118,7 @@ def test_losses_are_equal_at_one_two_and_three_ranks(train):
     losses = {np: run.values("step", "loss") for np, run in runs.items()}
     assert len(losses[1]) == 20
     assert losses[1][-1] < losses[1][0] - 0.5
-    for np in (2, 3):
+    for np in (2, 3, 4):
         assert losses[np] == pytest.approx(losses[1], rel=1e-4)
         assert runs[np].values("eval", "val_loss") == pytest.approx(
             runs[1].values("eval", "val_loss"), rel=1e-4

@@ -73,7 +73,10 @@ def train_each(data, tmp_path_factory):
 
     def start(np, *runs, program=RANKS, check=True, **env):
         folder = tmp_path_factory.mktemp("events")
-        settings = [{**BASE, "data.path": data, **run} for run in runs]
+        settings = [
+            {**BASE, **run} if "data.factory" in run else {**BASE, "data.path": data, **run}
+            for run in runs
+        ]
         overrides = [[f"{k}={v}" for k, v in run.items()] for run in settings]
         launcher = [mpi.mpirun, "-np", str(np), "--mca", "mpi_yield_when_idle", "1",
                     "--bind-to", "none", *more]  # fmt: skip
@@ -135,7 +138,7 @@ COMBINATIONS = {
 }
 
 
-@pytest.mark.parametrize("np", [1, 2, 3])
+@pytest.mark.parametrize("np", [1, 2, 3, 4])
 @pytest.mark.parametrize("backend", ["horovod", "ddp"])
 def test_losses_are_those_of_one_plain_rank(train_each, reference, backend, np):
     runs = [{**run, "comm.backend": backend} for run in COMBINATIONS.values()]
@@ -303,8 +306,9 @@ comm = open""",
 
 
 def test_a_scaled_rate_is_that_of_a_larger_one(train_each, reference):
-    scaled = {"optim.lr": 5e-3, "optim.lr_scaling": "linear", "optim.warmup_tokens": 5 * 7 * 32}
-    (steps,) = train_each(2, {"comm.backend": "horovod", "optim.warmup_steps": 0, **scaled})
+    tokens = {"optim.warmup_tokens": 5 * 7 * 32, "train.tokens": 20 * 7 * 32 - 1}
+    scaled = {"optim.lr": 5e-3, "optim.lr_scaling": "linear", "optim.warmup_steps": 0, **tokens}
+    (steps,) = train_each(2, {"comm.backend": "horovod", **scaled, "train.steps": 3})
     rates = [step["lr"] for step in reference]
     assert [step["lr"] for step in steps] == pytest.approx(rates)
     assert losses(steps) == pytest.approx(losses(reference), rel=1e-4)
@@ -325,6 +329,29 @@ def test_the_example_of_a_model_of_one_s_own(train_each):
     assert losses(two[0]) == pytest.approx(losses(one[0]), rel=1e-4)
     for steps in two:
         assert losses(steps)[-1] < losses(steps)[0] - 0.5
+
+
+def test_the_example_of_data_of_one_s_own(train_each):
+    own = {"data.factory": "own_data:build", "model.seq_len": 64, **BUCKETS}
+    runs = [{**own, "comm.backend": backend} for backend in ("horovod", "ddp")]
+    one, three = (train_each(np, *runs, EXAMPLES=str(ROOT / "examples")) for np in (1, 3))
+    assert losses(one[0])[-1] < losses(one[0])[0] - 0.5
+    for steps in (*one, *three):
+        assert losses(steps) == pytest.approx(losses(one[0]), rel=1e-4)
+
+
+def test_ranks_with_other_data_of_one_s_own_are_named(train_each):
+    program = RANKS.replace(
+        "runs =",
+        """import own_data
+write = own_data.Sums._write
+own_data.Sums._write = lambda self, sample: write(self, sample + int(rank))
+runs =""",
+    )
+    own = {"data.factory": "own_data:build", "comm.backend": "horovod"}
+    done, _ = train_each(2, own, program=program, check=False, EXAMPLES=str(ROOT / "examples"))
+    assert done.returncode != 0
+    assert "rank 1: own_data:build holds other tokens than on rank 0" in done.stderr
 
 
 def test_the_launcher_tells_torch_distributed_where_to_meet(data, tmp_path):

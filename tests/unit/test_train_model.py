@@ -65,11 +65,17 @@ def test_recomputed_blocks_give_the_same_gradients():
     ("where", "problem"),
     [("own", "not of that form"), ("no_such_module:build", "cannot be loaded: No module"),
      ("json:no_such", "cannot be loaded: module 'json' has no attribute"),
-     ("tests_that_return:nothing", "returned something else, got NoneType")],
+     ("tests_that_return:nothing", "returned something else, got NoneType"),
+     ("tests_that_return:frozen", "trained parameters, .* got none"),
+     ("tests_that_return:half", "got weight in torch.bfloat16, bias in torch.float32")],
 )  # fmt: skip
 def test_a_factory_that_cannot_be_used_is_explained(where, problem, monkeypatch):
     module = types.ModuleType("tests_that_return")
     module.nothing = lambda vocab_size, seq_len: None
+    module.frozen = lambda vocab_size, seq_len: torch.nn.Linear(2, 2).requires_grad_(False)
+    module.half = lambda vocab_size, seq_len: half
+    half = torch.nn.Linear(2, 2)
+    half.weight.data = half.weight.data.bfloat16()
     monkeypatch.setitem(sys.modules, "tests_that_return", module)
     with pytest.raises(ConfigError, match=f"model.factory: .*{problem}"):
         build_own_model(where, make_size("rope"), seed=0)
