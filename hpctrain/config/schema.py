@@ -89,8 +89,9 @@ class TrainConfig:
     """Sequences an optimizer step on each rank (8 where neither is given)."""
     grad_accum_steps: Count = 1
     """Forward and backward passes that a step's sequences are split into on each rank."""
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    """Number format of matrix products; weights and gradients are fp32 always."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "apex-O1", "apex-O2"] = "fp32"
+    """Number format of matrix products; weights and gradients are fp32 always. `apex-O1` and \
+`apex-O2` need an apex from before May 2025."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is not a number does: end the run, or leave the update out."""
     activation_checkpointing: bool = False
@@ -139,6 +140,8 @@ one rank's batch."""
     """AdamW's decay of the first moment."""
     beta2: Decay = 0.95
     """AdamW's decay of the second moment."""
+    implementation: Literal["torch", "apex"] = "torch"
+    """torch's AdamW, fused where the device has it, or apex's FusedAdam."""
     sharded: bool = False
     """Keep 1/n of the optimizer's state on each of n ranks (ZeRO stage 1)."""
     clip_norm: NonNegative = 1.0

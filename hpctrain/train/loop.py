@@ -47,7 +47,7 @@ def run_training(config: Config, comm: Communicator) -> None:
     model, batches = setup.model, setup.batches
     optim = resolve_schedule(config.optim, comm.size, tokens_per_step)
     exchange = open_exchange(model, comm, config, setup.micro_steps)
-    optimizer = exchange.attach(make_optimizer(exchange.pieces, optim))
+    optimizer = exchange.attach(make_optimizer(exchange.pieces, optim, setup.device))
     sum_squares = None
     if exchange.is_sharded:
         sum_squares = functools.partial(comm.all_reduce_sum, name="gradient norm")
@@ -84,7 +84,7 @@ def run_training(config: Config, comm: Communicator) -> None:
                 clock.mark("forward")
                 if last:
                     own_loss = exchange.loss.clone()
-                (loss * guard.scale).backward()
+                setup.precision.backward(loss * guard.scale)
             clock.mark("backward")
         exchange.finish()
         clock.mark("exposed_comm")

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpctrain.errors import PlanError, TrainingError
+from hpctrain.train.apex_parts import ApexAmp
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,6 +33,7 @@ class Precision:
         """What is wrong with the choice, where it can be lived with."""
         self._device = device
         self._dtype = _AUTOCAST.get(name)
+        self._apex = ApexAmp(name, device) if name.startswith("apex-") else None
         if device.type == "cuda":
             # "high" is TF32 (torch.set_float32_matmul_precision); GPUs before Ampere ignore it.
             torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
@@ -45,6 +47,18 @@ class Precision:
             device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)
         ):
             self.warning = f"train.precision = tf32 is ignored on {device}: it computes in fp32"
+
+    def adopt(self, model: nn.Module) -> None:
+        """Prepare a model that is on its device."""
+        if self._apex is not None:
+            self._apex.adopt(model)
+
+    def backward(self, loss: Tensor) -> None:
+        """Run backward from a loss that is scaled already."""
+        if self._apex is not None:
+            self._apex.backward(loss)
+        else:
+            loss.backward()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Wrap forward passes."""
@@ -70,7 +84,8 @@ class StepGuard:
         Args:
             on_nan: `stop` or `skip`, as in `train.on_nan`.
         """
-        self._scales, self._skips = precision == "fp16", on_nan == "skip"
+        computes_in_fp16 = precision == "fp16" or precision.startswith("apex-")
+        self._scales, self._skips = computes_in_fp16, on_nan == "skip"
         self.scale = 65536.0 if self._scales else 1.0
         self.skipped_steps = 0
         """Steps so far whose update was left out."""

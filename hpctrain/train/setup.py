@@ -14,6 +14,7 @@ from torch import nn
 from hpctrain.config import Config
 from hpctrain.errors import DataError, HpctrainError, PlanError, raise_all
 from hpctrain.train.agreement import raise_together
+from hpctrain.train.apex_parts import load_fused_adam
 from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import TrainingBatches, ValidationBatches, resolve_global_batch_size, share
 from hpctrain.train.device import choose_device
@@ -83,10 +84,13 @@ def _set_up(config: Config, comm: Communicator) -> Setup:
         lambda: resolve_exchange(config.comm, config.optim),
     )
     raise_all(DataError, data.problems(size, config.data.tokenizer))
+    if config.optim.implementation == "apex":
+        load_fused_adam(device)  # that it is there
+    precision = Precision(train.precision, device)
     return Setup(
         size=size,
         device=device,
-        precision=Precision(train.precision, device),
+        precision=precision,
         data=data,
         global_batch=global_batch,
         tokens_per_step=global_batch * size.seq_len,
@@ -100,7 +104,7 @@ def _set_up(config: Config, comm: Communicator) -> Setup:
             batch_size=max(1, len(share(global_batch, 0, comm.size)) // train.grad_accum_steps),
             rank=comm.rank, size=comm.size, device=device,
         ),
-        model=_make_model(config, size, device),
+        model=_make_model(config, size, device, precision),
         micro_steps=min(len(share(global_batch, comm.rank, comm.size)), train.grad_accum_steps),
     )  # fmt: skip
 
@@ -111,7 +115,9 @@ def _open_data(config: Config) -> PreparedData | OwnData:
     return OwnData(config.data.factory, resolve_model(config.model).seq_len)
 
 
-def _make_model(config: Config, size: ModelSize, device: torch.device) -> nn.Module:
+def _make_model(
+    config: Config, size: ModelSize, device: torch.device, precision: Precision
+) -> nn.Module:
     train = config.train
     if config.model.factory is not None:
         model = build_own_model(config.model.factory, size, train.seed)
@@ -126,7 +132,9 @@ def _make_model(config: Config, size: ModelSize, device: torch.device) -> nn.Mod
                 "expected one. Install it (apt-get install g++), or set train.compile=false."
             )
         compile_model(model)
-    return model.to(device)
+    model = model.to(device)
+    precision.adopt(model)
+    return model
 
 
 def _try_all(*parts: Callable[[], Any]) -> list[Any]:

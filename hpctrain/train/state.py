@@ -94,13 +94,17 @@ def optimizer_pieces(model: nn.Module, optimizer: torch.optim.Optimizer) -> list
 def optimizer_step(optimizer: torch.optim.Optimizer) -> int:
     """Return how many steps the optimizer has taken; AdamW corrects its moments by it."""
     # All tensors are stepped together, and each look at one on a GPU would wait for it.
-    return next((int(state["step"]) for state in optimizer.state.values()), 0)
+    of_tensors = next((int(state["step"]) for state in optimizer.state.values()), 0)
+    # apex's FusedAdam counts in its groups.
+    return max(of_tensors, *(int(group.get("step", 0)) for group in optimizer.param_groups))
 
 
 def set_optimizer_step(optimizer: torch.optim.Optimizer, step: int) -> None:
     """Let the optimizer believe that it has taken `step` steps."""
     for state in optimizer.state.values():
         state["step"].fill_(step)
+    for group in optimizer.param_groups:
+        group["step"] = step
 
 
 def take_share(pieces: Sequence[Piece], rank: int, size: int) -> list[Piece]:
