@@ -11,7 +11,7 @@ RUN := .venv/bin/hpctrain
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-deps bench-peers lint clean
+.PHONY: help setup demo test test-deps bench-peers bench-core lint clean
 
 help: ## List the targets and variables
 	@echo "Targets:"
@@ -39,6 +39,16 @@ test-deps: ## Install the system packages that some tests need (root; asks unles
 
 bench-peers: setup ## Race the training core against plain Horovod and DDP (quiet machine, 15 min)
 	@.venv/bin/python benchmarks/peers.py --out benchmarks/results/peers.json
+
+bench-core: setup ## Measure the training core, into benchmarks/results (quiet machine, 45 min)
+	@cd benchmarks && for line in \
+	    "checkpoint_stall.py --np 2 --rounds 21 --out results/checkpoint-stall.json" \
+	    "loader.py --out results/loader.json" \
+	    "loader.py --waiting --out results/loader-waiting.json" \
+	    "precision.py --out results/precision.json" \
+	    "bare.py --out results/everything-on.json" \
+	    "peers.py --out results/peers.json"; \
+	do echo "== $$line"; ../.venv/bin/python $$line || exit 1; done
 
 lint: ## Check style and common mistakes
 	@$(PYTHON) tools/bootstrap.py $(ANY_PYTHON) --test

@@ -13,16 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
-from hpctrain import __version__
+from measuring import environment, ratios, row, table, warn_if_busy, write_result
+
 from hpctrain.cores import count_cores
 from hpctrain.executor import LocalExecutor
 from hpctrain.launch.find_mpi import find_mpi
@@ -106,24 +105,18 @@ def main() -> None:
     if asked.rank:
         measure(asked.rounds, asked.rank, size)
         return
-    record = {
-        "what": "checkpoint_stall", "np": asked.np, "model": size,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": platform.processor() or platform.machine(), "cores": count_cores(),
-        "load_before": " ".join(f"{value:.2f}" for value in os.getloadavg()),
-        "python": platform.python_version(), "hpctrain": __version__,
-        **start(asked.np, asked.rounds),
-    }  # fmt: skip
+    warn_if_busy()
+    record = {"what": "checkpoint_stall", "np": asked.np, "model": size,
+              **environment(("torch", "horovod"))}  # fmt: skip
+    record |= start(asked.np, asked.rounds)
     values = record["values_s"]
-    ratios = [a / b for a, b in zip(values["torch.save"], values["copy"], strict=True)]
+    shares = ratios(values, "torch.save", "copy")
     print(f"{record['state_bytes'] / 1e6:.0f} MB over {asked.np} rank(s)")
-    for title, numbers in (*values.items(), ("torch.save / copy", ratios)):
-        low, middle, high = statistics.quantiles(numbers, n=4)
-        print(f"{title:18} {middle:.4f}   quartiles {low:.4f} to {high:.4f}")
-    met = "met" if statistics.median(ratios) >= GOAL else "not met"
+    print(table(values, " s"))
+    print(row("torch.save / copy", shares))
+    met = "met" if statistics.median(shares) >= GOAL else "not met"
     print(f"goal: at least {GOAL:g}: {met}")
-    if asked.out:
-        asked.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_result(asked.out, record)
 
 
 if __name__ == "__main__":
