@@ -201,11 +201,15 @@ def check_trainer(config: Config, facts: Facts) -> None:
     """Refuse a training run that every rank would only find out to be impossible.
 
     Raises:
+        ConfigError: settings of the model do not go together.
         PlanError: Horovod is not installed, or was built for another MPI than mpirun's.
     """
     from importlib.util import find_spec
 
     from hpctrain.horovod_stamp import read_horovod_stamp
+    from hpctrain.train.presets import resolve_model
+
+    resolve_model(config.model)
 
     if config.comm.backend != "horovod":
         return

@@ -365,6 +365,12 @@ def test_the_trainers_configuration_is_in_the_plan(hpctrain, monkeypatch):
     assert json.loads(plan["env"]["HPCTRAIN_CONFIG_JSON"])["train"]["steps"] == 7
 
 
+def test_a_model_that_cannot_be_is_refused_once_and_before_a_start(refused):
+    said = refused("run", "--np", "2", "--set", "model.d_model=32", "--set", "model.num_heads=5")
+    assert said.count("error: ") == 1
+    assert "model.num_heads: does not divide model.d_model = 32, got 5" in said
+
+
 # -- asking hosts --------------------------------------------------------------------------------
 
 
