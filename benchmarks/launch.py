@@ -2,6 +2,7 @@
 
     python benchmarks/launch.py overhead     hpctrain run -- true against bare mpirun
     python benchmarks/launch.py yield        the demo's step time without and with the yield rule
+    python benchmarks/launch.py cycle        steps of 0.4 s at Horovod's own cycle and at ours
     python benchmarks/launch.py help         hpctrain --help
 
 Prints medians and quartiles, and with --out FILE keeps every raw value with hardware, versions and
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from measuring import environment, ratios, row, table, write_result
@@ -60,19 +61,38 @@ def measure_help(rounds: int, folder: Path) -> dict[str, list[float]]:
 
 def measure_yield(rounds: int, folder: Path) -> dict[str, list[float]]:
     """Train the demo on 2 ranks, without and with the yield rule, in turn; median step (s)."""
+    ways = {"mpirun's default": {"OMPI_MCA_mpi_yield_when_idle": "0"}, "yielding": {}}
+    return measure_steps(rounds, folder, ways, {"train.steps": 60})
+
+
+def measure_cycle(rounds: int, folder: Path) -> dict[str, list[float]]:
+    """Train the peers' model on 2 ranks, with cycles of 1 ms and as chosen; median step (s)."""
+    shape = {"d_model": 384, "num_layers": 6, "num_heads": 6}
+    settings = {f"model.{key}": value for key, value in shape.items()}
+    ways = {"cycles of 1 ms": {"HOROVOD_CYCLE_TIME": "1"}, "as chosen": {}}
+    sizes = {"train.steps": 50, "train.batch_size_per_rank": 4, "launch.threads_per_rank": 1}
+    return measure_steps(rounds, folder, ways, {**settings, **sizes})
+
+
+def measure_steps(
+    rounds: int, folder: Path, ways: Mapping[str, Mapping[str, str]], settings: Mapping[str, object]
+) -> dict[str, list[float]]:
+    """Train the demo with other settings on 2 ranks, each of `ways` (variables) in turn.
+
+    Returns:
+        Each way's median steps (s), one value a round.
+    """
     data = ["data", "prepare", "--source", "stdlib", "--tokenizer", "bytes"]
     subprocess.run([*HPCTRAIN, *data, "--out", "data/stdlib-bytes"], cwd=folder, check=True)
-    values: dict[str, list[float]] = {"mpirun's default": [], "yielding": []}
+    words = [f"--set={key}={value}" for key, value in settings.items()]
+    values: dict[str, list[float]] = {title: [] for title in ways}
     for number in range(rounds):
-        for title, own in (
-            ("mpirun's default", {"OMPI_MCA_mpi_yield_when_idle": "0"}),
-            ("yielding", {}),
-        ):
-            name = f"{'yield' if own == {} else 'busy'}-{number}"
-            settings = ["--set", "train.steps=60", "--set", "train.eval_every_steps=0"]
+        for place, (title, variables) in enumerate(ways.items()):
+            name = f"way-{place}-round-{number}"
             subprocess.run(
-                [*HPCTRAIN, "run", "--np", "2", "--config", "demo", "--name", name, *settings],
-                cwd=folder, env={**os.environ, **own}, check=True, capture_output=True,
+                [*HPCTRAIN, "run", "--np", "2", "--config", "demo", "--name", name,
+                 "--set=train.eval_every_steps=0", *words],
+                cwd=folder, env={**os.environ, **variables}, check=True, capture_output=True,
             )  # fmt: skip
             events = (folder / "runs" / name / "events.jsonl").read_text().splitlines()
             steps = [e["step_time_s"] for e in map(json.loads, events) if e["event"] == "step"]
@@ -94,6 +114,7 @@ def summary(values: dict[str, list[float]]) -> str:
 MEASUREMENTS: dict[str, tuple[Callable[[int, Path], dict[str, list[float]]], int]] = {
     "overhead": (measure_overhead, 21),
     "yield": (measure_yield, 5),
+    "cycle": (measure_cycle, 7),
     "help": (measure_help, 21),
 }
 
@@ -103,7 +124,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("what", choices=MEASUREMENTS)
-    parser.add_argument("--rounds", type=int, help="pairs (default: 21, for yield 5)")
+    parser.add_argument("--rounds", type=int, help="pairs (default: 21, yield 5, cycle 7)")
     parser.add_argument("--out", type=Path, help="keep raw values and environment as JSON")
     asked = parser.parse_args()
     measure, rounds = MEASUREMENTS[asked.what]

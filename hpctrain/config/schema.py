@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT_DATA_PATH = "data/stdlib-bytes"
+DEFAULT_BATCH_SIZE_PER_RANK = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

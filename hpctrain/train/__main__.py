@@ -35,10 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         # Late, so that --help and a wrong option are answered without loading torch.
         from hpctrain.errors import OtherRankError
-        from hpctrain.train.communicator import open_communicator
+        from hpctrain.train.communicator import launched_size, open_communicator
+        from hpctrain.train.flops import rank_flops
         from hpctrain.train.loop import run_training
 
-        comm = open_communicator(config.comm.backend, config.train.device)
+        flops = rank_flops(config, launched_size()[0])
+        comm = open_communicator(config.comm.backend, config.train.device, flops)
         try:
             run_training(config, comm)
         except OtherRankError as error:

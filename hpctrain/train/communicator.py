@@ -79,25 +79,29 @@ class Communicator:
         return False
 
 
-def open_communicator(backend: str, device: str = "auto") -> Communicator:
+def open_communicator(
+    backend: str, device: str = "auto", rank_flops: float | None = None
+) -> Communicator:
     """Return the communicator that `comm.backend` names, connected.
 
     Args:
         device: `train.device`; `cpu` keeps torch.distributed off the GPUs.
+        rank_flops: what a step computes on one rank (FLOPs), where it is known.
 
     Raises:
         PlanError: Horovod is missing, or several ranks are to run without a backend.
         LaunchError: the ranks do not find each other.
     """
+    on_gpu = device != "cpu" and torch.cuda.is_available()
     # Late, so that a run needs only the libraries of its own backend.
     if backend == "horovod":
         from hpctrain.train.comm_horovod import HorovodCommunicator
 
-        return HorovodCommunicator()
+        return HorovodCommunicator(None if on_gpu else rank_flops)
     if backend == "ddp":
         from hpctrain.train.comm_torch import TorchCommunicator
 
-        return TorchCommunicator(on_gpu=device != "cpu" and torch.cuda.is_available())
+        return TorchCommunicator(on_gpu=on_gpu)
     expected, _ = launched_size()
     if expected > 1:
         raise PlanError(

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpctrain.config.schema import TrainConfig
+from hpctrain.config.schema import DEFAULT_BATCH_SIZE_PER_RANK, TrainConfig
 from hpctrain.errors import ConfigError
 from hpctrain.train.mixture import Mixture
 
-DEFAULT_BATCH_SIZE_PER_RANK = 8
 # Samples whose order is computed at once: a call for a few costs as much as one for hundreds.
 ORDER_BLOCK = 4096
 # Tokens that are read at once: handing a batch from thread to thread costs more than reading a

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hpctrain.train.presets import ModelSize, count_parameters
+from hpctrain.config import Config
+from hpctrain.config.schema import DEFAULT_BATCH_SIZE_PER_RANK
+from hpctrain.errors import ConfigError
+from hpctrain.train.presets import ModelSize, count_parameters, resolve_model
 
 
 def flops_per_token(size: ModelSize) -> float:
@@ -19,6 +22,22 @@ def flops_per_token(size: ModelSize) -> float:
     learned_positions = size.seq_len * size.d_model if size.position == "learned" else 0
     parameters = count_parameters(size) - learned_positions
     return 6.0 * parameters + 12.0 * size.num_layers * size.d_model * size.seq_len
+
+
+def rank_flops(config: Config, size: int) -> float | None:
+    """Return the FLOPs of one step on one of `size` ranks.
+
+    None for a model of one's own, and for one that cannot be: that is told elsewhere.
+    """
+    if config.model.factory is not None:
+        return None
+    try:
+        model, train = resolve_model(config.model), config.train
+    except ConfigError:
+        return None
+    per_rank = train.batch_size_per_rank or DEFAULT_BATCH_SIZE_PER_RANK
+    sequences = per_rank if train.global_batch_size is None else train.global_batch_size / size
+    return sequences * model.seq_len * flops_per_token(model)
 
 
 def utilization(

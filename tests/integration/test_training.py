@@ -128,6 +128,24 @@ def test_losses_are_equal_at_one_to_four_ranks(train):
         )
 
 
+CYCLE = """
+import os, sys
+from hpctrain.train.__main__ import main
+code = main(sys.argv[1:])
+print("cycle", os.environ["HOROVOD_CYCLE_TIME"], flush=True)
+sys.exit(code)
+"""
+
+
+def test_long_steps_get_long_cycles_of_horovod_and_the_users_own_stays(train):
+    short = {"train.steps": 1}
+    long = {"model.d_model": 128, "train.global_batch_size": 512, "train.steps": 1}
+    assert "cycle 1.0" in train(2, short, rank=CYCLE).stdout
+    assert train(2, long, rank=CYCLE).stdout.count("cycle 10.0") == 2
+    own = {"HOROVOD_CYCLE_TIME": "3"}
+    assert train(2, long, rank=CYCLE, **own).stdout.count("cycle 3\n") == 2
+
+
 def test_losses_do_not_depend_on_buckets_accumulation_or_backend(train):
     reference = train(2)
     others = [

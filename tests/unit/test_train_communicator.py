@@ -5,6 +5,7 @@ import tiers
 
 tiers.require("torch")
 
+from hpctrain.config import parse_config  # noqa: E402
 from hpctrain.errors import LaunchError, PlanError  # noqa: E402
 from hpctrain.launch.rank_env import RankIdentity  # noqa: E402
 from hpctrain.train.communicator import (  # noqa: E402
@@ -13,6 +14,7 @@ from hpctrain.train.communicator import (  # noqa: E402
     launched_size,
     open_communicator,
 )
+from hpctrain.train.flops import rank_flops  # noqa: E402
 from hpctrain.train.rendezvous import find_meeting_point  # noqa: E402
 
 VARIABLES = ("HPCTRAIN_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -55,6 +57,18 @@ def test_no_backend_is_for_one_rank(launched):
     launched(OMPI_COMM_WORLD_SIZE="3")
     with pytest.raises(PlanError, match="'none' is for one rank, got 3 ranks"):
         open_communicator("none")
+
+
+def test_what_a_rank_computes_in_a_step():
+    per_token = 5708544.0  # of the tiny preset, as in hpctrain/train/flops.py's example
+    tiny = "[model]\nposition = 'rope'\n"
+    assert rank_flops(parse_config(tiny), size=3) == 8 * 128 * per_token
+    per_rank = parse_config(tiny + "[train]\nbatch_size_per_rank = 2")
+    assert rank_flops(per_rank, size=3) == 2 * 128 * per_token
+    shared = parse_config(tiny + "[train]\nglobal_batch_size = 12")
+    assert rank_flops(shared, size=3) == 4 * 128 * per_token
+    assert rank_flops(parse_config("[model]\nfactory = 'a:b'"), size=3) is None
+    assert rank_flops(parse_config("[model]\nnum_heads = 5"), size=3) is None
 
 
 def test_ranks_of_one_machine_meet_without_a_launcher_at_a_port_of_their_job():
