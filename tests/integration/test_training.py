@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import small_training
 import tiers
 
 from hpctrain.executor import LocalExecutor
@@ -30,19 +31,7 @@ os.set_inheritable(descriptor, True)
 os.environ["HPCTRAIN_EVENTS_FD"] = str(descriptor)
 os.execv(sys.executable, [sys.executable, "-m", "hpctrain.train", *sys.argv[1:]])
 """
-BASE = {
-    "model.d_model": 32,
-    "model.num_layers": 2,
-    "model.seq_len": 32,
-    "train.steps": 20,
-    "train.global_batch_size": 7,
-    "train.eval_every_steps": 10,
-    "train.eval_sequences": 5,
-    "train.device": "cpu",
-    "optim.lr": 1e-2,
-    "optim.warmup_steps": 5,
-    "comm.bucket_mb": 0.05,
-}
+BASE = {**small_training.SETTINGS, "train.eval_every_steps": 10}
 
 
 class Run:

@@ -14,6 +14,7 @@ from pathlib import Path
 import launching
 import pytest
 import tiers
+from small_training import SETTINGS, as_options
 
 from hpctrain.executor import LocalExecutor
 from hpctrain.launch.find_mpi import find_mpi
@@ -22,19 +23,6 @@ tiers.require("torch", "horovod", "mpirun")
 
 TIMEOUT_S = 120
 ROOT = Path(__file__).resolve().parents[2]
-BASE = {
-    "model.d_model": 32,
-    "model.num_layers": 2,
-    "model.seq_len": 32,
-    "train.steps": 20,
-    "train.global_batch_size": 7,
-    "train.eval_every_steps": 0,
-    "train.eval_sequences": 5,
-    "train.device": "cpu",
-    "optim.lr": 1e-2,
-    "optim.warmup_steps": 5,
-    "comm.bucket_mb": 0.05,
-}
 RANKS = """
 import json, os, sys
 sys.path.append(os.environ.get("EXAMPLES", "."))
@@ -73,7 +61,7 @@ def train_each(data, tmp_path_factory):
 
     def start(np, *runs, program=RANKS, check=True, **env):
         folder = tmp_path_factory.mktemp("events")
-        settings = [{**BASE, "data.path": data, **run} for run in runs]
+        settings = [{**SETTINGS, "data.path": data, **run} for run in runs]
         overrides = [[f"{k}={v}" for k, v in run.items()] for run in settings]
         launcher = [mpi.mpirun, "-np", str(np), "--mca", "mpi_yield_when_idle", "1",
                     "--bind-to", "none", *more]  # fmt: skip
@@ -328,9 +316,8 @@ def test_the_example_of_a_model_of_one_s_own(train_each):
 
 
 def test_the_launcher_tells_torch_distributed_where_to_meet(data, tmp_path):
-    settings = {**BASE, "data.path": data, "comm.backend": "ddp", "train.steps": 3}
-    overrides = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    done = launching.run(tmp_path, "--np", "2", *overrides)
+    settings = {**SETTINGS, "data.path": data, "comm.backend": "ddp", "train.steps": 3}
+    done = launching.run(tmp_path, "--np", "2", *as_options(settings))
     assert done.returncode == 0, done.stderr
     assert done.event("train_started")["backend"] == "ddp"
     assert done.event("train_started")["size"] == 2
