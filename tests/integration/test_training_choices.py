@@ -205,34 +205,31 @@ def test_an_update_is_left_out_on_all_ranks_alike(train_each, reference, backend
 STATES = RANKS.replace(
     "runs =",
     """import hpctrain.train.loop as loop, torch
-from hpctrain.train.optimizer import named_optimizer_state
+from hpctrain.train.state import MOMENTS, optimizer_pieces, optimizer_step
 make, joined = loop.make_optimizer, []
 def make_and_keep(pieces, config):
-    global kept
-    kept = make(pieces, config), pieces
-    return kept[0]
+    global optimizer
+    optimizer = make(pieces, config)
+    return optimizer
 loop.make_optimizer = make_and_keep
 def join_states(comm):
-    parts = list(named_optimizer_state(*kept))
-    own = sum(part["exp_avg"].numel() for _, _, part in parts)
-    sizes = {}
-    for name, first, part in parts:
-        sizes[name] = max(sizes.get(name, 0), first + part["exp_avg"].numel())
+    pieces = optimizer_pieces(model, optimizer)
+    own = sum(piece.values.numel() for piece in pieces) // len(MOMENTS)
     whole = torch.zeros(80000, dtype=torch.float64)
     names = sorted(PARAMETERS)
-    for name, first, part in parts:
-        start = sum(PARAMETERS[n] for n in names[:names.index(name)]) + first
-        for row, key in enumerate(("exp_avg", "exp_avg_sq")):
-            at = row * 40000 + start
-            whole[at : at + part[key].numel()] = part[key].double()
-        assert part["step"] == 20
+    for piece in pieces:
+        _, moment, name = piece.name.split("/")
+        start = sum(PARAMETERS[n] for n in names[:names.index(name)]) + piece.begin
+        at = MOMENTS.index(moment) * 40000 + start
+        whole[at : at + piece.values.numel()] = piece.values.double()
+    assert optimizer_step(optimizer) == 20
     comm.all_reduce_sum(whole, "whole")
     return own, whole
-from hpctrain.train.model import build_model
 import hpctrain.train.setup as setup
+build = setup.build_model
 def build_and_name(*arguments):
-    global PARAMETERS
-    model = build_model(*arguments)
+    global model, PARAMETERS
+    model = build(*arguments)
     PARAMETERS = {name: p.numel() for name, p in model.named_parameters()}
     return model
 setup.build_model = build_and_name
