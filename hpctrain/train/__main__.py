@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 from hpctrain.config import Config, config_from_tables, load_config
 from hpctrain.errors import EXIT_OK, BuildError, ConfigError, HpctrainError, OtherRankError
+from hpctrain.launch.rank_env import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
     from hpctrain.train.communicator import Communicator
 
 CULPRIT_LEAVES_FIRST_S = 0.5
-CONFIG_VARIABLE = "HPCTRAIN_CONFIG_JSON"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
