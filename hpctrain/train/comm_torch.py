@@ -55,8 +55,8 @@ class TorchCommunicator(Communicator):
             raise LaunchError(
                 f"rank {self.rank}: torch.distributed cannot meet the other ranks, got MASTER_ADDR "
                 f"{address}, MASTER_PORT {port}: {problem}; expected a free port of rank 0's host "
-                "that every host can reach. Run it again, or name others: --set "
-                "launch.env.MASTER_PORT=29501"
+                "that every host can reach. Run it again, or name another port: --set "
+                "'launch.env.MASTER_PORT=\"29501\"'"
             ) from problem
 
     def all_reduce_sum_async(self, tensor: Tensor, name: str) -> Any:
