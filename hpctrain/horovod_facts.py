@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from hpctrain.cores import count_cores
 from hpctrain.errors import BuildError, raise_all
 from hpctrain.executor import Command, Executor
 from hpctrain.launch.find_mpi import MpiInstall
@@ -87,7 +88,7 @@ def probe_build_facts(
         path=environ.get("PATH", os.defpath),
         machine=os.uname().machine,
         arch_flags=_arch_flags(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=count_cores(),
         gpu=gpu,
         no_gpu_reason=reason,
     )

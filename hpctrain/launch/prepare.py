@@ -28,6 +28,7 @@ from hpctrain.facts import Facts, HostFacts
 from hpctrain.hosts import Host, HostList, parse_host_list, parse_hostfile
 from hpctrain.launch.environment import plan_path
 from hpctrain.launch.find_mpi import find_mpi
+from hpctrain.launch.rank_env import CONFIG_VARIABLE
 from hpctrain.launch.request import LaunchRequest
 from hpctrain.launch.ssh_config import render_ssh_config
 from hpctrain.probe import (
@@ -43,7 +44,6 @@ from hpctrain.rundir import check_name
 # -P keeps a random.py beside the user's scripts from standing in for Python's own.
 SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
 TRAINER = (*SAFE_PATH, "-m", "hpctrain.train")
-CONFIG_VARIABLE = "HPCTRAIN_CONFIG_JSON"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the shim imports this module: its start-up time is every ra
     from hpctrain.config.schema import LaunchConfig
     from hpctrain.launch.rules import Situation
 
+CONFIG_VARIABLE = "HPCTRAIN_CONFIG_JSON"  # the resolved configuration, for the trainer
 _DIALECTS = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
      "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),

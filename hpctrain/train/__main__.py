@@ -14,12 +14,16 @@ import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpctrain.config import Config, config_from_tables, load_config
-from hpctrain.errors import EXIT_OK, BuildError, ConfigError, HpctrainError
+from hpctrain.errors import EXIT_OK, BuildError, ConfigError, HpctrainError, OtherRankError
+from hpctrain.launch.rank_env import CONFIG_VARIABLE
+
+if TYPE_CHECKING:
+    from hpctrain.train.communicator import Communicator
 
 CULPRIT_LEAVES_FIRST_S = 0.5
-CONFIG_VARIABLE = "HPCTRAIN_CONFIG_JSON"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,28 +38,45 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BuildError("torch: is not installed. Run: pip install 'hpctrain[train]'.")
 
         # Late, so that --help and a wrong option are answered without loading torch.
-        from hpctrain.errors import OtherRankError
         from hpctrain.train.communicator import launched_size, open_communicator
         from hpctrain.train.flops import rank_flops
-        from hpctrain.train.loop import run_training
 
         flops = rank_flops(config, launched_size()[0])
         comm = open_communicator(config.comm.backend, config.train.device, flops)
         try:
-            run_training(config, comm)
-        except OtherRankError as error:
-            # To stdout, which the console shows of rank 0 alone, and last to leave: the launcher
-            # and mpirun take the first rank that leaves for the culprit.
-            print(error, flush=True)
-            time.sleep(CULPRIT_LEAVES_FIRST_S)
-            return error.exit_code
+            return train(config, comm)
         finally:
             comm.shutdown()
     except HpctrainError as error:
-        for message in error.messages:
-            print(f"error: {message}", file=sys.stderr, flush=True)
+        return tell(error)
+
+
+def train(config: Config, comm: Communicator) -> int:
+    """Train; return the exit code.
+
+    What goes wrong is told here: an exception that was still under way when the communicator
+    shuts down would hold what is to end with it.
+    """
+    from hpctrain.train.loop import run_training
+
+    try:
+        run_training(config, comm)
+    except OtherRankError as error:
+        # To stdout, which the console shows of rank 0 alone, and last to leave: the launcher
+        # and mpirun take the first rank that leaves for the culprit.
+        print(error, flush=True)
+        time.sleep(CULPRIT_LEAVES_FIRST_S)
         return error.exit_code
+    except HpctrainError as error:
+        return tell(error)
     return EXIT_OK
+
+
+def tell(error: HpctrainError) -> int:
+    """Print an error; return its exit code."""
+    for message in error.messages:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    return error.exit_code
 
 
 def read_config(argv: Sequence[str] | None) -> Config:

@@ -166,7 +166,6 @@ class Checkpoints:
         if comm.rank == 0:
             try:
                 open_root(root)
-                self._set_aside(root)
             except CheckpointError as error:
                 problem = error
         raise_together(comm, problem)
@@ -178,6 +177,8 @@ class Checkpoints:
                 "set optim.sharded=false or checkpoint.save=off."
             )
         raise_together(comm, problem)
+        if comm.rank == 0:
+            self._set_aside(root)  # only now: a run that is refused leaves all where it was
         mine: list[Piece] = []
         if comm.rank in writers:
             # A sharded optimizer's moments are nobody else's to write; the model is everybody's.

@@ -9,6 +9,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Before there is a group: it has `group=group.WORLD` for default arguments, and torch.optim imports
+# it later on. The group would then be held for ever, and with it gloo's threads (see shutdown).
+import torch.distributed.nn
 from torch import Tensor
 
 from hpctrain.errors import LaunchError
@@ -29,7 +33,6 @@ class TorchCommunicator(Communicator):
     """
 
     backend = "ddp"
-    # Kept to the end, so that no thread of gloo's is the last to hold it (see shutdown).
     _nothing = torch.zeros(1)
 
     def __init__(self, *, on_gpu: bool) -> None:
@@ -52,8 +55,8 @@ class TorchCommunicator(Communicator):
             raise LaunchError(
                 f"rank {self.rank}: torch.distributed cannot meet the other ranks, got MASTER_ADDR "
                 f"{address}, MASTER_PORT {port}: {problem}; expected a free port of rank 0's host "
-                "that every host can reach. Run it again, or name others: --set "
-                "launch.env.MASTER_PORT=29501"
+                "that every host can reach. Run it again, or name another port: --set "
+                "'launch.env.MASTER_PORT=\"29501\"'"
             ) from problem
 
     def all_reduce_sum_async(self, tensor: Tensor, name: str) -> Any:
@@ -86,8 +89,10 @@ class TorchCommunicator(Communicator):
         self.all_reduce_sum(self._nothing, "barrier")
 
     def shutdown(self) -> None:
-        # DistributedDataParallel is part of a cycle, and while it lives so do gloo's threads. One
-        # that frees a tensor while Python ends aborts the process: so let them end now.
+        # gloo's threads end, and are waited for, with the last reference to the group. One that is
+        # left and lets go of an exchange's tensor while Python ends asks for the interpreter's
+        # lock; that ends the thread, in a destructor, and so C++ aborts the process
+        # (pytorch/pytorch#190489). DistributedDataParallel has a reference and is part of a cycle.
         gc.collect()
         dist.destroy_process_group()
 

@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from hpctrain.cores import count_cores
 from hpctrain.errors import PlanError
 
 
@@ -37,5 +38,4 @@ def choose_device(wanted: str, local_rank: int, local_size: int) -> torch.device
 def _limit_threads(local_size: int) -> None:
     """Share the cores out among the host's ranks, unless the user or the launcher has."""
     if "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(max(1, (cores or 1) // local_size))
+        torch.set_num_threads(max(1, count_cores() // local_size))

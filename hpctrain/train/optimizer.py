@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -79,29 +79,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Use `rate` for every parameter from now on."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def named_optimizer_state(
-    optimizer: torch.optim.Optimizer, pieces: Sequence[Piece]
-) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
-    """Yield this rank's state of the optimizer, by the names of the model's parameters.
-
-    Whatever the exchange and the number of ranks, the parts of one name, of all ranks and
-    joined, are that parameter's whole state, so it can be saved and loaded at any size.
-
-    Yields:
-        The parameter's name, the first of its elements (as flattened) that this rank has, and
-        the state of those elements: views (n,) that can be written to, and scalars, which all
-        elements share. Empty before the first step.
-    """
-    for piece in pieces:
-        state = optimizer.state.get(piece.tensor, {})
-        for run in piece.runs:
-            part = slice(run.start, run.start + run.numel)
-            yield run.name, run.first, {
-                key: value.view(-1)[part] if value.dim() else value
-                for key, value in state.items()
-            }  # fmt: skip
 
 
 def clip_by_global_norm(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import launching
 import pytest
+import small_training
 
 from hpctrain.rundir import summarize_run
 
@@ -20,16 +21,9 @@ pytestmark = pytest.mark.needs("mpirun", "torch", "horovod")
 
 STEPS = 12
 SETTINGS = {
-    "train.device": "cpu",
+    **small_training.SETTINGS,
     "train.steps": STEPS,
-    "train.global_batch_size": 7,
-    "train.eval_sequences": 2,
-    "model.d_model": 32,
-    "model.num_layers": 2,
-    "model.seq_len": 32,
     "optim.warmup_steps": 2,
-    "optim.lr": 0.01,
-    "comm.bucket_mb": 0.05,
     "checkpoint.every_steps": 4,
     "checkpoint.keep_last": 9,
 }
@@ -98,8 +92,7 @@ ENV = {"OMP_NUM_THREADS": "1"}
 
 
 def settings(base, **more):
-    merged = {**SETTINGS, "data.path": base / "data", **more}
-    return [word for key, value in merged.items() for word in ("--set", f"{key}={value}")]
+    return small_training.as_options({**SETTINGS, "data.path": base / "data", **more})
 
 
 def hooked(base, folder, hook, count=0):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import launching
 import pytest
+import small_training
 from launching import MPI_PROGRAM, WAITING_PROGRAM, processes_with, run
 
 from hpctrain.launch.supervisor import DRAIN_LIMIT_S
@@ -348,13 +349,8 @@ def test_the_trainer_trains_on_two_ranks(tmp_path):
         [*prepare, "--tokenizer", "bytes", "--validation-fraction", "0.1", "--out", "data"],
         cwd=tmp_path, check=True, capture_output=True, timeout=60,
     )  # fmt: skip
-    settings = {
-        "data.path": "data", "train.device": "cpu", "train.steps": 12, "model.d_model": 32,
-        "model.num_layers": 1, "model.seq_len": 32, "train.eval_sequences": 2,
-        "optim.warmup_steps": 2, "optim.lr": 0.01,
-    }  # fmt: skip
-    overrides = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    done = run(tmp_path, "--np", "2", *overrides)
+    settings = {**small_training.SETTINGS, "data.path": "data", "train.steps": 12}
+    done = run(tmp_path, "--np", "2", *small_training.as_options(settings))
     assert done.returncode == 0, done.stderr
     losses = [event["loss"] for event in done.events if event["event"] == "step"]
     assert len(losses) == 12

@@ -6,12 +6,14 @@ Losses must not depend on the number of ranks, nor on how the gradients are cut 
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import small_training
 import tiers
 
 from hpctrain.executor import LocalExecutor
@@ -29,19 +31,7 @@ os.set_inheritable(descriptor, True)
 os.environ["HPCTRAIN_EVENTS_FD"] = str(descriptor)
 os.execv(sys.executable, [sys.executable, "-m", "hpctrain.train", *sys.argv[1:]])
 """
-BASE = {
-    "model.d_model": 32,
-    "model.num_layers": 2,
-    "model.seq_len": 32,
-    "train.steps": 20,
-    "train.global_batch_size": 7,
-    "train.eval_every_steps": 10,
-    "train.eval_sequences": 5,
-    "train.device": "cpu",
-    "optim.lr": 1e-2,
-    "optim.warmup_steps": 5,
-    "comm.bucket_mb": 0.05,
-}
+BASE = {**small_training.SETTINGS, "train.eval_every_steps": 10}
 
 
 class Run:
@@ -284,6 +274,30 @@ def test_a_loss_that_is_not_a_number_stops_with_step_and_rank(train):
     assert run.returncode == 1
     assert "step 2: the loss of rank 0 is not finite" in run.stderr
     assert not run.values("train_finished", "loss")
+
+
+# Says which of its threads are left when the trainer's own code is done.
+LAST_WORDS = RANK.replace(
+    "os.execv",
+    """from hpctrain.train.__main__ import main
+code = main(sys.argv[1:])
+names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+print("threads left:", *(name.strip() for name in names if "gloo_runloop" in name), flush=True)
+sys.exit(code)
+os.execv""",
+)
+
+
+@pytest.mark.parametrize("end", ["done", "not finite"])
+@pytest.mark.parametrize("exchange", ["native", "buckets"])
+def test_no_thread_of_torch_distributed_s_outlives_the_training(train, exchange, end):
+    """One that lets go of a tensor while Python ends aborts the process, once in 200 runs or so."""
+    settings = {"comm.backend": "ddp", "comm.exchange": exchange, "train.steps": 4}
+    if end == "not finite":
+        settings |= {"optim.lr": 1e30, "optim.warmup_steps": 0}
+    run = train(2, settings, rank=LAST_WORDS)
+    assert run.returncode == (0 if end == "done" else 1), run.stderr
+    assert re.findall("threads left:(.*)", run.stdout) == ["", ""]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import launching
 import pytest
 import tiers
+from small_training import SETTINGS, as_options
 
 from hpctrain.executor import LocalExecutor
 from hpctrain.launch.find_mpi import find_mpi
@@ -22,19 +23,6 @@ tiers.require("torch", "horovod", "mpirun")
 
 TIMEOUT_S = 120
 ROOT = Path(__file__).resolve().parents[2]
-BASE = {
-    "model.d_model": 32,
-    "model.num_layers": 2,
-    "model.seq_len": 32,
-    "train.steps": 20,
-    "train.global_batch_size": 7,
-    "train.eval_every_steps": 0,
-    "train.eval_sequences": 5,
-    "train.device": "cpu",
-    "optim.lr": 1e-2,
-    "optim.warmup_steps": 5,
-    "comm.bucket_mb": 0.05,
-}
 RANKS = """
 import json, os, sys
 sys.path.append(os.environ.get("EXAMPLES", "."))
@@ -74,7 +62,7 @@ def train_each(data, tmp_path_factory):
     def start(np, *runs, program=RANKS, check=True, **env):
         folder = tmp_path_factory.mktemp("events")
         settings = [
-            {**BASE, **run} if "data.factory" in run else {**BASE, "data.path": data, **run}
+            {**SETTINGS, **run} if "data.factory" in run else {**SETTINGS, "data.path": data, **run}
             for run in runs
         ]
         overrides = [[f"{k}={v}" for k, v in run.items()] for run in settings]
@@ -220,34 +208,31 @@ def test_an_update_is_left_out_on_all_ranks_alike(train_each, reference, backend
 STATES = RANKS.replace(
     "runs =",
     """import hpctrain.train.loop as loop, torch
-from hpctrain.train.optimizer import named_optimizer_state
+from hpctrain.train.state import MOMENTS, optimizer_pieces, optimizer_step
 make, joined = loop.make_optimizer, []
 def make_and_keep(pieces, config):
-    global kept
-    kept = make(pieces, config), pieces
-    return kept[0]
+    global optimizer
+    optimizer = make(pieces, config)
+    return optimizer
 loop.make_optimizer = make_and_keep
 def join_states(comm):
-    parts = list(named_optimizer_state(*kept))
-    own = sum(part["exp_avg"].numel() for _, _, part in parts)
-    sizes = {}
-    for name, first, part in parts:
-        sizes[name] = max(sizes.get(name, 0), first + part["exp_avg"].numel())
+    pieces = optimizer_pieces(model, optimizer)
+    own = sum(piece.values.numel() for piece in pieces) // len(MOMENTS)
     whole = torch.zeros(80000, dtype=torch.float64)
     names = sorted(PARAMETERS)
-    for name, first, part in parts:
-        start = sum(PARAMETERS[n] for n in names[:names.index(name)]) + first
-        for row, key in enumerate(("exp_avg", "exp_avg_sq")):
-            at = row * 40000 + start
-            whole[at : at + part[key].numel()] = part[key].double()
-        assert part["step"] == 20
+    for piece in pieces:
+        _, moment, name = piece.name.split("/")
+        start = sum(PARAMETERS[n] for n in names[:names.index(name)]) + piece.begin
+        at = MOMENTS.index(moment) * 40000 + start
+        whole[at : at + piece.values.numel()] = piece.values.double()
+    assert optimizer_step(optimizer) == 20
     comm.all_reduce_sum(whole, "whole")
     return own, whole
-from hpctrain.train.model import build_model
 import hpctrain.train.setup as setup
+build = setup.build_model
 def build_and_name(*arguments):
-    global PARAMETERS
-    model = build_model(*arguments)
+    global model, PARAMETERS
+    model = build(*arguments)
     PARAMETERS = {name: p.numel() for name, p in model.named_parameters()}
     return model
 setup.build_model = build_and_name
@@ -355,9 +340,8 @@ runs =""",
 
 
 def test_the_launcher_tells_torch_distributed_where_to_meet(data, tmp_path):
-    settings = {**BASE, "data.path": data, "comm.backend": "ddp", "train.steps": 3}
-    overrides = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    done = launching.run(tmp_path, "--np", "2", *overrides)
+    settings = {**SETTINGS, "data.path": data, "comm.backend": "ddp", "train.steps": 3}
+    done = launching.run(tmp_path, "--np", "2", *as_options(settings))
     assert done.returncode == 0, done.stderr
     assert done.event("train_started")["backend"] == "ddp"
     assert done.event("train_started")["size"] == 2

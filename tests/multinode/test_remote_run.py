@@ -9,6 +9,7 @@ from pathlib import Path
 
 import launching
 import pytest
+import small_training
 from launching import MPI_PROGRAM, WAITING_PROGRAM, processes_with
 from nodes import nodes_up
 
@@ -237,12 +238,8 @@ def test_the_trainer_trains_across_nodes(nodes, name):
         [*prepare, "--tokenizer", "bytes", "--validation-fraction", "0.1", "--out", "data"],
         cwd=nodes.folder, check=True, capture_output=True, timeout=60,
     )  # fmt: skip
-    settings = {
-        "data.path": "data", "train.device": "cpu", "train.steps": 8, "model.d_model": 32,
-        "model.num_layers": 1, "model.seq_len": 32, "train.eval_sequences": 2,
-        "train.global_batch_size": 8, "optim.warmup_steps": 2, "optim.lr": 0.01,
-    }  # fmt: skip
-    overrides = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    settings = {**small_training.SETTINGS, "data.path": "data", "train.steps": 8}
+    overrides = small_training.as_options(settings)
     arguments, _ = on_hostfile(nodes)
     done = nodes.run(*arguments, *overrides, name=name)
     assert done.returncode == 0, done.stderr
