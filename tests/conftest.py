@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import mpi_flavours
 import pytest
 import tiers
@@ -19,6 +20,9 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "needs(*pieces): skip, or fail if required, without them")
     config.pluginmanager.register(mpi_flavours)
     tiers.required()
+    # No test is timed: a busy machine must not fail one.
+    hypothesis.settings.register_profile("hpctrain", deadline=None)
+    hypothesis.settings.load_profile("hpctrain")
 
 
 def pytest_collection_modifyitems(items):
