@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hpctrain.train.flops import rank_flops
 
         flops = rank_flops(config, launched_size()[0])
-        comm = open_communicator(config.comm.backend, config.train.device, flops)
+        comm = open_communicator(
+            config.comm.backend, config.train.device, flops, fuses=config.comm.exchange == "native"
+        )
         try:
             return train(config, comm)
         finally:

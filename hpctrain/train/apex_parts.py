@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -89,12 +89,13 @@ class ApexAmp:
             self._amp.initialize(model, **options)
             return
         twin = self._amp.initialize(copy.deepcopy(model), **options, master_weights=False)
-        formats = {name: parameter.dtype for name, parameter in twin.named_parameters()}
+        formats = {name: tensor.dtype for name, tensor in _tensors(twin)}
 
         def forward(*inputs: Tensor) -> Tensor:
             twin.train(model.training)
-            weights = {name: p.to(formats[name]) for name, p in model.named_parameters()}
-            return torch.func.functional_call(twin, weights, inputs)
+            # A batch norm's statistics are fp32 in both, so that it updates the model's own.
+            cast = {name: tensor.to(formats[name]) for name, tensor in _tensors(model)}
+            return torch.func.functional_call(twin, cast, inputs)
 
         model.forward = forward
 
@@ -102,6 +103,11 @@ class ApexAmp:
         """Run backward, and drop the casts that apex keeps from forward to backward."""
         with self._amp.scale_loss(loss, []) if self._level == "O1" else contextlib.nullcontext():
             loss.backward()
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def _need_gpu(what: str, device: torch.device, equivalent: str) -> None:

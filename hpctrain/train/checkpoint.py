@@ -25,6 +25,7 @@ from hpctrain.train import checkpoint_folder as folders
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.checkpoint_writer import CheckpointWriter, Save, open_root
 from hpctrain.train.communicator import Communicator
+from hpctrain.train.optimizer import steps_of
 from hpctrain.train.restore import Restored, broadcast_text, ranks_that_see, restore
 from hpctrain.train.save_signal import hear_save_signal
 from hpctrain.train.setup import Setup
@@ -70,6 +71,8 @@ class Checkpoints:
         self._writer: CheckpointWriter | None = None
         self._pending: Save | None = None
         self._start = Restored(step=0, tokens=0, path=None)
+        self.steps = setup.steps
+        """Steps of the whole run; known after :meth:`resume`."""
         self.leaving = False
         """Whether the ranks have agreed to save and leave before the last step."""
 
@@ -90,9 +93,17 @@ class Checkpoints:
         )  # fmt: skip
         if self._config.checkpoint.save == "on" and self._root is not None:
             self._open_writer(self._root, pieces)
+        if (goal := self._config.train.tokens) is not None:
+            # What is done was perhaps done in steps of another size.
+            left = max(0, goal - self._start.tokens)
+            self.steps = self._start.step + steps_of(left, 0, self._setup.tokens_per_step)
         if self._comm.rank == 0:
-            _say_where(self._start, self._setup.steps, self._events)
+            _say_where(self._start, self.steps, self._config.train.tokens, self._events)
         return self._start.step
+
+    def tokens_at(self, done: int) -> int:
+        """Return how many tokens the run has seen after `done` steps, all ranks together."""
+        return self._start.tokens + (done - self._start.step) * self._setup.tokens_per_step
 
     def begin_step(self) -> None:
         """Tell the other ranks, in the background, what this one knows."""
@@ -113,7 +124,7 @@ class Checkpoints:
         asked, complete, failed = self._flags.tolist()
         if complete + failed == self._comm.size:
             self._settle(failed > 0)
-        every, steps = self._config.checkpoint.every_steps, self._setup.steps
+        every, steps = self._config.checkpoint.every_steps, self.steps
         self.leaving = asked > 0 and done < steps
         return self.leaving or done == steps or (every > 0 and done % every == 0)
 
@@ -130,7 +141,7 @@ class Checkpoints:
         self._finish_pending()  # one copy in memory: the disk was slower than the steps
         rng = rng_state(self._setup.device)
         self._pending = self._writer.start(done, self._facts(done), rng, started_s)
-        if not self.leaving and done < self._setup.steps:
+        if not self.leaving and done < self.steps:
             return
         self._finish_pending()
         self._writer.close()
@@ -210,9 +221,8 @@ class Checkpoints:
     def _facts(self, done: int) -> dict[str, Any]:
         """Return what the index says besides the tensors."""
         setup = self._setup
-        tokens = (done - self._start.step) * setup.tokens_per_step
         return {
-            "schema": folders.SCHEMA, "step": done, "tokens": self._start.tokens + tokens,
+            "schema": folders.SCHEMA, "step": done, "tokens": self.tokens_at(done),
             "size": self._comm.size, "global_batch_size": setup.global_batch,
             "seed": self._config.train.seed, "data_digest": setup.data.digest,
             "tokenizer": setup.data.tokenizer, "end_token": setup.data.end_token,
@@ -224,11 +234,11 @@ class Checkpoints:
         }  # fmt: skip
 
 
-def _say_where(start: Restored, steps: int, events: EventQueue) -> None:
+def _say_where(start: Restored, steps: int, token_goal: int | None, events: EventQueue) -> None:
     if start.path is None:
         return
     events.emit("resumed", step=start.step, path=str(start.path), tokens=start.tokens)
     print(f"resumed    {start.path}: step {start.step}, {start.tokens:,} tokens", flush=True)
     if start.step >= steps:
-        print(f"done       nothing is left to do: the run has {steps} steps. Raise train.steps or "
-              "train.tokens to train on", flush=True)  # fmt: skip
+        goal = f"train.steps = {steps}" if token_goal is None else f"train.tokens = {token_goal}"
+        print(f"done       nothing is left to do: {goal}. Raise it to train on", flush=True)

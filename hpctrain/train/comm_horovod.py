@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from hpctrain.errors import PlanError
+from hpctrain.cores import count_cores
+from hpctrain.errors import LaunchError, PlanError
+from hpctrain.launch.rank_env import find_rank
 from hpctrain.train.communicator import Communicator, check_size
 
 # What a core of a CPU computes, to an order of magnitude (FLOP/s).
@@ -24,16 +25,17 @@ class HorovodCommunicator(Communicator):
 
     backend = "horovod"
 
-    def __init__(self, cpu_flops: float | None = None) -> None:
+    def __init__(self, cpu_flops: float | None = None, *, fuses: bool = False) -> None:
         """
         Args:
             cpu_flops: what a step computes on this rank's CPU (FLOPs); None on a GPU, and where
                 it is unknown.
+            fuses: whether Horovod is to copy small tensors together.
         """
-        # Buckets are large already: Horovod would only copy them together once more.
-        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
+        if not fuses:  # buckets are large already: it would only copy them once more
+            os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
         if cpu_flops is not None:
-            cycle_ms = choose_cycle_ms(cpu_flops, torch.get_num_threads())
+            cycle_ms = choose_cycle_ms(cpu_flops, count_threads())
             os.environ.setdefault("HOROVOD_CYCLE_TIME", f"{cycle_ms:.1f}")
         try:
             import horovod.torch as hvd
@@ -95,6 +97,17 @@ def mpi_library() -> str | None:
     except (OSError, AttributeError):
         return Path(path.group()).name
     return re.split(r"[,\n]", text.value.decode(errors="replace"), maxsplit=1)[0].strip()
+
+
+def count_threads() -> int:
+    """Return how many threads this rank will compute with on a CPU."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit():
+        return max(1, int(given))
+    try:
+        return max(1, count_cores() // find_rank(os.environ).local_size)
+    except LaunchError:  # started by hand, alone
+        return count_cores()
 
 
 def choose_cycle_ms(step_flops: float, threads: int) -> float:

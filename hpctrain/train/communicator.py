@@ -80,13 +80,14 @@ class Communicator:
 
 
 def open_communicator(
-    backend: str, device: str = "auto", rank_flops: float | None = None
+    backend: str, device: str = "auto", rank_flops: float | None = None, *, fuses: bool = False
 ) -> Communicator:
     """Return the communicator that `comm.backend` names, connected.
 
     Args:
         device: `train.device`; `cpu` keeps torch.distributed off the GPUs.
         rank_flops: what a step computes on one rank (FLOPs), where it is known.
+        fuses: whether many small tensors will be exchanged, which Horovod is to join.
 
     Raises:
         PlanError: Horovod is missing, or several ranks are to run without a backend.
@@ -97,7 +98,7 @@ def open_communicator(
     if backend == "horovod":
         from hpctrain.train.comm_horovod import HorovodCommunicator
 
-        return HorovodCommunicator(None if on_gpu else rank_flops)
+        return HorovodCommunicator(None if on_gpu else rank_flops, fuses=fuses)
     if backend == "ddp":
         from hpctrain.train.comm_torch import TorchCommunicator
 

@@ -34,6 +34,8 @@ class Exchange:
     loss: Tensor
     """(1,): this rank's part of the loss before :meth:`finish`, the global loss after it."""
 
+    name = "native"
+    """As `comm.exchange` names it."""
     is_sharded = False
     """Whether `pieces` are this rank's part of the model, and others have the rest."""
 
@@ -74,6 +76,8 @@ class BucketExchange(Exchange):
     Sharded (Rajbhandari et al. 2020, arXiv:1910.02054, stage 1), each rank owns the same part of
     every bucket: it gets the sums of that part alone, updates it, and passes it on to all.
     """
+
+    name = "buckets"
 
     def __init__(
         self, model: nn.Module, comm: Communicator, bucket_mb: float, compression: str = "none",

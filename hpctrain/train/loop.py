@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hpctrain.config import Config
-from hpctrain.config.schema import OptimConfig
 from hpctrain.errors import TrainingError
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.checkpoint import Checkpoints
@@ -22,6 +22,7 @@ from hpctrain.train.communicator import Communicator
 from hpctrain.train.data import ValidationBatches
 from hpctrain.train.exchange import open_exchange
 from hpctrain.train.flops import flops_per_token
+from hpctrain.train.header import describe_run
 from hpctrain.train.measure import Reporter, StepClock
 from hpctrain.train.model import sum_token_losses
 from hpctrain.train.optimizer import (
@@ -31,9 +32,8 @@ from hpctrain.train.optimizer import (
     resolve_schedule,
     set_learning_rate,
 )
-from hpctrain.train.own_model import ignored_settings
 from hpctrain.train.precision import StepGuard
-from hpctrain.train.setup import Setup, set_up_together
+from hpctrain.train.setup import set_up_together
 
 
 def run_training(config: Config, comm: Communicator) -> None:
@@ -43,11 +43,11 @@ def run_training(config: Config, comm: Communicator) -> None:
         HpctrainError: on every rank if any rank cannot start, or the loss stops being a number.
     """
     setup = set_up_together(config, comm)
-    train, steps, tokens_per_step = config.train, setup.steps, setup.tokens_per_step
+    train, tokens_per_step = config.train, setup.tokens_per_step
     model, batches = setup.model, setup.batches
     optim = resolve_schedule(config.optim, comm.size, tokens_per_step)
     exchange = open_exchange(model, comm, config, setup.micro_steps)
-    optimizer = exchange.attach(make_optimizer(exchange.pieces, optim, setup.device))
+    optimizer = exchange.attach(make_optimizer(exchange.pieces, optim))
     sum_squares = None
     if exchange.is_sharded:
         sum_squares = functools.partial(comm.all_reduce_sum, name="gradient norm")
@@ -56,17 +56,25 @@ def run_training(config: Config, comm: Communicator) -> None:
         comm, setup.device, tokens_per_step, precision=train.precision,
         flops_per_token=None if config.model.factory else flops_per_token(setup.size),
     )  # fmt: skip
-    _report_start(reporter, config, optim, setup, comm)
+    reporter.started(
+        describe_run(config, optim, setup, comm),
+        params=sum(p.numel() for p in model.parameters()), steps=setup.steps,
+        backend=comm.backend, exchange=exchange.name, sharded=exchange.is_sharded,
+        precision=train.precision, data=setup.data.description,
+        global_batch_size=setup.global_batch, seq_len=setup.size.seq_len,
+    )  # fmt: skip
     checkpoints = Checkpoints(
         config, setup, comm, optimizer, events=reporter.events,
         stateful={"guard": guard}, sharded=exchange.is_sharded,
     )  # fmt: skip
     first = checkpoints.resume()
+    steps = checkpoints.steps
+    reporter.go_on(first, checkpoints.tokens_at(first))
     if first >= steps:
         return _leave(reporter, comm)
 
     val_loss = None
-    unread: list[tuple[Tensor, Tensor]] = []  # (own, global) losses, still on the device
+    unread: list[Unread] = []
     clock = StepClock(setup.device)
     for step in range(first, steps):
         clock.start_step()
@@ -92,11 +100,12 @@ def run_training(config: Config, comm: Communicator) -> None:
         rate = learning_rate(step, steps, optim)
         set_learning_rate(optimizer, rate)
         norm = clip_by_global_norm(exchange.gradients, optim.clip_norm, guard.scale, sum_squares)
-        if guard.admits(step + 1, exchange.loss, norm):
+        takes_update = guard.admits(step + 1, exchange.loss, norm)
+        if takes_update:
             exchange.update(optimizer)
         clock.mark("optimizer")
 
-        unread.append((own_loss, exchange.loss.clone()))
+        unread.append(Unread(own_loss, exchange.loss.clone(), norm if takes_update else None))
         done = step + 1
         saves = checkpoints.end_step(done)
         # A step that is saved is looked at first: a broken state must not be what we go back to.
@@ -105,19 +114,21 @@ def run_training(config: Config, comm: Communicator) -> None:
             if train.on_nan == "stop":
                 _stop_if_broken(unread, done, comm, checkpoints)
             reporter.step(
-                done, steps, loss=unread[-1][1].item(), lr=rate, grad_norm=norm.item(),
+                done, steps, loss=unread[-1].loss.item(), lr=rate, grad_norm=norm.item(),
                 new_steps=len(unread), step_time_s=step_time_s, phases_s=phases_s,
                 loss_scale=guard.loss_scale, skipped_steps=guard.skipped_steps,
             )  # fmt: skip
-            last_loss = unread[-1][1].item()
+            last_loss = unread[-1].loss.item()
             unread.clear()
         if done == steps or (train.eval_every_steps and done % train.eval_every_steps == 0):
+            share_buffers(model, comm)
             with setup.precision.autocast():
                 val_loss = evaluate(model, setup.validation, comm)
             if val_loss is not None:
                 reporter.evaluated(done, val_loss)
             clock.restart()
         if saves:
+            share_buffers(model, comm)
             checkpoints.save(done)
         if checkpoints.leaving:
             return _leave(reporter, comm)
@@ -125,6 +136,16 @@ def run_training(config: Config, comm: Communicator) -> None:
         print(f"skipped    the updates of {guard.skipped_steps} steps, alike on all ranks")
     reporter.finished(steps, last_loss, val_loss)
     _leave(reporter, comm)
+
+
+class Unread(NamedTuple):
+    """What a step left on the device."""
+
+    own_loss: Tensor
+    loss: Tensor
+    """Of all ranks."""
+    norm: Tensor | None
+    """Of the gradient; None where the update was left out."""
 
 
 def evaluate(model: nn.Module, validation: ValidationBatches, comm: Communicator) -> float | None:
@@ -146,75 +167,48 @@ def evaluate(model: nn.Module, validation: ValidationBatches, comm: Communicator
     return loss_sum / tokens
 
 
+def share_buffers(model: nn.Module, comm: Communicator) -> None:
+    """Give every rank rank 0's buffers, such as a batch norm's statistics in a model of one's own.
+
+    Ours has none that change.
+    """
+    kept = model.state_dict(keep_vars=True)
+    for name, buffer in model.named_buffers():
+        if name in kept:
+            comm.broadcast(buffer.view(-1), f"buffer.{name}")
+
+
 def _leave(reporter: Reporter, comm: Communicator) -> None:
     reporter.flush()
     comm.barrier()
 
 
 def _stop_if_broken(
-    unread: list[tuple[Tensor, Tensor]], done: int, comm: Communicator, checkpoints: Checkpoints
+    unread: list[Unread], done: int, comm: Communicator, checkpoints: Checkpoints
 ) -> None:
-    """Stop all ranks if a loss is not a number; the global loss shows it to each of them."""
-    for step, (own, total) in enumerate(unread, start=done - len(unread) + 1):
-        if math.isfinite(total.item()):
+    """Stop all ranks if a loss or a gradient is not a number.
+
+    The global loss and the global norm show it to each of them.
+    """
+    remedy = "Lower optim.lr, lengthen optim.warmup_steps, or lower optim.clip_norm."
+    for step, (own, total, norm) in enumerate(unread, start=done - len(unread) + 1):
+        has_good_gradient = norm is None or math.isfinite(norm.item())
+        if math.isfinite(total.item()) and has_good_gradient:
             continue
         last_checkpoint, problem = checkpoints.describe_last(), None
         if not math.isfinite(own.item()):
             problem = TrainingError(
                 f"step {step}: the loss of rank {comm.rank} is not finite, got {own.item()}. "
-                "Lower optim.lr, lengthen optim.warmup_steps, or lower optim.clip_norm. "
-                f"{last_checkpoint}"
+                f"{remedy} {last_checkpoint}"
             )
         raise_together(comm, problem)
+        if not has_good_gradient:
+            raise TrainingError(
+                f"step {step}: the gradient is not finite, though the losses are, got a global "
+                f"norm of {norm.item()}. {remedy} {last_checkpoint}"
+            )
         raise TrainingError(
             f"step {step}: the sum of the ranks' losses is not finite, got {total.item()}, though "
             "each rank's own is. The exchange or the memory of a host is faulty. "
             f"{last_checkpoint}"
         )
-
-
-def _report_start(
-    reporter: Reporter, config: Config, optim: OptimConfig, setup: Setup, comm: Communicator
-) -> None:
-    train, size, data = config.train, setup.size, setup.data
-    params = sum(p.numel() for p in setup.model.parameters())
-    shape = f"{size.num_layers} layers, d_model {size.d_model}, {size.num_heads} heads, "
-    shape += f"{size.position} positions"
-    threads = torch.get_num_threads()
-    where = f"{setup.device}"
-    if setup.device.type == "cpu":
-        where += f", {threads} thread{'' if threads == 1 else 's'} each"
-    validation = f"{setup.validation.sequences} sequences validate"
-    if setup.validation.sequences < train.eval_sequences:
-        validation += f" (train.eval_sequences = {train.eval_sequences}: there are no more)"
-    header = [
-        ("model", f"{params:,} parameters: {config.model.factory or shape}"),
-        ("data", f"{data.description}: {data.training_tokens:,} training tokens, {validation}"),
-        ("step", f"{setup.global_batch} sequences of {size.seq_len} tokens = "
-                 f"{setup.tokens_per_step:,} tokens"),
-        ("ranks", f"{comm.size} on {where}, {comm.backend}, {train.precision}"),
-    ]  # fmt: skip
-    if optim.lr != config.optim.lr:
-        header.append(
-            ("lr", f"{optim.lr:g}: optim.lr = {config.optim.lr:g}, scaled to {comm.size} ranks "
-                   f"(optim.lr_scaling = {optim.lr_scaling})")
-        )  # fmt: skip
-    if train.tokens is not None:
-        total = setup.steps * setup.tokens_per_step
-        header.append(("steps", f"{setup.steps:,} for {total:,} tokens (train.tokens)"))
-    if optim.warmup_steps > setup.steps:
-        header.append(
-            ("warning", f"a warm-up of {optim.warmup_steps} steps is not over within "
-                        f"the run's {setup.steps}: the rate never reaches optim.lr")
-        )  # fmt: skip
-    header += [
-        ("warning", f"{name} is ignored: model.factory builds the model")
-        for name in ignored_settings(config)
-    ]
-    if setup.precision.warning:
-        header.append(("warning", setup.precision.warning))
-    reporter.started(
-        header, params=params, steps=setup.steps, backend=comm.backend,
-        precision=train.precision, data=data.description, global_batch_size=setup.global_batch,
-        seq_len=size.seq_len,
-    )  # fmt: skip

@@ -91,7 +91,7 @@ class Reporter:
         self.events = EventQueue()
         """For whoever else has something to report: one queue keeps events in order."""
         self._host = socket.gethostname()
-        self._tokens_per_step = tokens_per_step
+        self._tokens_per_step, self._tokens_before = tokens_per_step, 0
         self._start_s = time.perf_counter()
         self._all, self._warm = [0, 0.0], [0, 0.0]  # steps, seconds; the latter without warm-up
 
@@ -107,6 +107,10 @@ class Reporter:
                 flops_per_token=self._flops_per_token, peak_flops=self._peak_flops,
                 peak_disputed=peak.disputed if peak else None, **fields,
             )  # fmt: skip
+
+    def go_on(self, step: int, tokens: int) -> None:
+        """Count from a run's `step` on, until which it has seen `tokens`."""
+        self._tokens_before = tokens - step * self._tokens_per_step
 
     def step(
         self, step: int, steps: int, *, loss: float, lr: float, grad_norm: float,
@@ -125,7 +129,7 @@ class Reporter:
             tokens_per_s = self._tokens_per_step / step_time_s
             self.events.emit(
                 "step", step=step, steps=steps, loss=loss, perplexity=_exp(loss), lr=lr,
-                grad_norm=grad_norm, tokens=step * self._tokens_per_step,
+                grad_norm=grad_norm, tokens=self._tokens_before + step * self._tokens_per_step,
                 tokens_per_s=tokens_per_s, step_time_s=step_time_s,
                 mfu=utilization(
                     tokens_per_s, self._flops_per_token, self._peak_flops, self._size

@@ -14,9 +14,7 @@ from hpctrain.train.apex_parts import load_fused_adam
 from hpctrain.train.buckets import Piece
 
 
-def make_optimizer(
-    pieces: Sequence[Piece], config: OptimConfig, device: torch.device | None = None
-) -> torch.optim.Optimizer:
+def make_optimizer(pieces: Sequence[Piece], config: OptimConfig) -> torch.optim.Optimizer:
     """Return AdamW over the pieces, with weight decay on matrices only.
 
     AdamW works element by element, so a flat tensor and the parameters in it get the same
@@ -29,7 +27,7 @@ def make_optimizer(
     options = {"lr": config.lr, "betas": (config.beta1, config.beta2)}
     groups = [group for group in groups if group["params"]]
     if config.implementation == "apex":
-        return load_fused_adam(device or torch.device("cpu"))(groups, **options)
+        return load_fused_adam(pieces[0].tensor.device)(groups, **options)
     try:
         return torch.optim.AdamW(groups, fused=True, **options)
     except RuntimeError:  # a device without the fused kernel

@@ -10,7 +10,7 @@ import numpy as np
 
 from hpctrain.errors import ConfigError
 from hpctrain.train.mixture import Mixture
-from hpctrain.train.own_model import load_function
+from hpctrain.train.own_model import call_function
 from hpctrain.train.presets import ModelSize, fits_vocabulary
 from hpctrain.train.shards import TRAIN, VALIDATION
 
@@ -34,7 +34,13 @@ class OwnSamples:
                 f"{', '.join(missing)}; expected an object with a length, "
                 f"read(samples) and vocab_size. {_ADVICE}"
             )
+        if not isinstance(source.vocab_size, (int, np.integer)):
+            raise ConfigError(
+                f"{SETTING}: {self._where} has no number for a vocab_size, got "
+                f"{source.vocab_size!r}; expected how many tokens there are. {_ADVICE}"
+            )
         self.vocab_size = int(source.vocab_size)
+        self.tokenizer = str(getattr(source, "tokenizer", ""))
 
     def __len__(self) -> int:
         return len(self._source)
@@ -43,7 +49,8 @@ class OwnSamples:
         """(samples,) int64 → (samples, seq_len + 1) int64
 
         Raises:
-            ConfigError: the source answers with another shape or with something else than numbers.
+            ConfigError: the source answers with another shape, or with something else than
+                tokens of its vocabulary.
         """
         rows = np.asarray(self._source.read(samples))
         expected = (len(samples), self.seq_len + 1)
@@ -52,6 +59,11 @@ class OwnSamples:
                 f"{SETTING}: {self._where} read {len(samples)} samples as an array {rows.shape} of "
                 f"{rows.dtype}; expected whole numbers, {expected}: model.seq_len + 1 tokens each. "
                 f"{_ADVICE}"
+            )
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.vocab_size:
+            raise ConfigError(
+                f"{SETTING}: {self._where} read tokens outside its vocabulary, got {rows.min()} to "
+                f"{rows.max()}; expected 0 to {self.vocab_size - 1} (vocab_size - 1)."
             )
         return rows.astype(np.int64, copy=False)
 
@@ -75,14 +87,13 @@ class OwnData:
         Raises:
             ConfigError: there is no such function, or it returns something else.
         """
-        build = load_function(SETTING, where)
         self.description = where
         self._splits: dict[str, OwnSamples] = {}
         for split in (TRAIN, VALIDATION):
-            source = build(split=split, seq_len=seq_len)
+            source = call_function(SETTING, where, split=split, seq_len=seq_len)
             if source is not None or split == TRAIN:
                 self._splits[split] = OwnSamples(where, split, source, seq_len)
-                self.tokenizer = str(getattr(source, "tokenizer", where))
+        self.tokenizer = self._splits[TRAIN].tokenizer or where
         self._edges = {split: _read_edges(samples) for split, samples in self._splits.items()}
 
     @property
@@ -106,7 +117,6 @@ class OwnData:
         problems = []
         for split, samples in self._splits.items():
             where = f"{SETTING}: {self.description} ({split})"
-            edges = self._edges[split]
             if split == TRAIN and not len(samples):
                 problems.append(f"{where} has no samples, got a length of 0; expected some.")
             if not fits_vocabulary(samples.vocab_size, size.vocab_size):
@@ -114,11 +124,6 @@ class OwnData:
                     f"{where}: its tokens do not fit the model, got vocab_size "
                     f"{samples.vocab_size}; expected model.vocab_size = {size.vocab_size}. Set "
                     f"model.vocab_size={samples.vocab_size}."
-                )
-            elif edges.size and not 0 <= edges.min() <= edges.max() < samples.vocab_size:
-                problems.append(
-                    f"{where} has tokens outside its vocabulary, got {edges.min()} to "
-                    f"{edges.max()}; expected 0 to {samples.vocab_size - 1}."
                 )
         if tokenizer not in (None, self.tokenizer):
             problems.append(

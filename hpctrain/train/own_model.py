@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ def build_own_model(where: str, size: ModelSize, seed: int) -> nn.Module:
         ConfigError: there is no such function, or it returns something else.
     """
     torch.manual_seed(seed)
-    model = load_function("model.factory", where)(vocab_size=size.vocab_size, seq_len=size.seq_len)
+    sizes = {"vocab_size": size.vocab_size, "seq_len": size.seq_len}
+    model = call_function("model.factory", where, **sizes)
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"model.factory: {where} returned something else, got {type(model).__name__}; expected "
@@ -45,6 +47,24 @@ def build_own_model(where: str, size: ModelSize, seed: int) -> nn.Module:
     return model
 
 
+def call_function(setting: str, where: str, **arguments: Any) -> Any:
+    """Call the user's function and return what it returns.
+
+    Raises:
+        ConfigError: there is none, or it raised something: what, and in which line.
+    """
+    function = load_function(setting, where)
+    try:
+        return function(**arguments)
+    except Exception as problem:
+        frame = traceback.extract_tb(problem.__traceback__)[-1]
+        place = f" ({frame.filename}:{frame.lineno})" if frame.filename != __file__ else ""
+        raise ConfigError(
+            f"{setting}: {where} raised {type(problem).__name__}: {problem}{place}; it is called "
+            f"with {', '.join(arguments)}."
+        ) from problem
+
+
 def load_function(setting: str, where: str) -> Any:
     """Return the function that ``module:function`` names.
 
@@ -56,8 +76,8 @@ def load_function(setting: str, where: str) -> Any:
     if colon and module_name and name:
         try:
             return getattr(importlib.import_module(module_name), name)
-        except (ImportError, AttributeError) as missing:
-            problem = f"cannot be loaded: {missing}"
+        except Exception as error:  # whatever the module does when it is imported
+            problem = f"cannot be loaded: {error}"
     raise ConfigError(
         f"{setting}: {problem}, got {where!r}; expected 'module:function'. The module is looked "
         "for in the folder that hpctrain runs in, and on PYTHONPATH."

@@ -62,6 +62,7 @@ def restore(
     """
     path, index = choose_checkpoint(config.checkpoint.resume, root, comm, events)
     if path is None or index is None:
+        seed_rng(config.train.seed, 0, comm.rank)  # models are built alike; dropout must differ
         return Restored(step=0, tokens=0, path=None)
     readers = ranks_that_see(path / folders.INDEX_NAME, comm)
     problem: HpctrainError | None = None

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from hpctrain.config import Config
-from hpctrain.errors import DataError, HpctrainError, PlanError, raise_all
+from hpctrain.config.schema import TrainConfig
+from hpctrain.errors import ConfigError, DataError, HpctrainError, PlanError, raise_all
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.apex_parts import load_fused_adam
 from hpctrain.train.communicator import Communicator
@@ -76,12 +77,13 @@ def set_up_together(config: Config, comm: Communicator) -> Setup:
 
 def _set_up(config: Config, comm: Communicator) -> Setup:
     train = config.train
-    global_batch, size, device, data, _ = _try_all(
+    global_batch, size, device, data, *_ = _try_all(
         lambda: resolve_global_batch_size(train, comm.size),
         lambda: resolve_model(config.model),
         lambda: choose_device(train.device, comm.local_rank, comm.local_size),
         lambda: _open_data(config),
         lambda: resolve_exchange(config.comm, config.optim),
+        lambda: _check_recomputing(train),
     )
     raise_all(DataError, data.problems(size, config.data.tokenizer))
     if config.optim.implementation == "apex":
@@ -107,6 +109,14 @@ def _set_up(config: Config, comm: Communicator) -> Setup:
         model=_make_model(config, size, device, precision),
         micro_steps=min(len(share(global_batch, comm.rank, comm.size)), train.grad_accum_steps),
     )  # fmt: skip
+
+
+def _check_recomputing(train: TrainConfig) -> None:
+    if train.activation_checkpointing and train.precision == "apex-O2":
+        raise ConfigError(
+            "train.activation_checkpointing: blocks are computed again with weights that apex-O2 "
+            "has put back by then, got both; expected one of them. Set train.precision=bf16."
+        )
 
 
 def _open_data(config: Config) -> PreparedData | OwnData:

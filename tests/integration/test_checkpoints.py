@@ -6,6 +6,7 @@ depends on how fast a machine is.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import launching
 import pytest
 import small_training
+from small_training import as_options
 
 from hpctrain.rundir import summarize_run
 
@@ -194,7 +196,10 @@ def test_whatever_has_saved_a_run_anything_else_goes_on(base, tmp_path, choice):
         source = checkpoint(done.path, first + 3)
 
 
-@pytest.mark.parametrize("choice", [{"optim.sharded": "true"}, {"comm.backend": "ddp"}])
+@pytest.mark.parametrize(
+    "choice",
+    [{"optim.sharded": "true"}, {"comm.backend": "ddp"}, {"train.precision": "fp16"}],
+)
 def test_it_goes_on_bitwise_with_them_too(base, tmp_path, choice):
     whole = launching.run(tmp_path, "--np", "2", *settings(base, **choice), env=ENV, name="whole")
     assert whole.returncode == 0, whole.stderr
@@ -203,6 +208,61 @@ def test_it_goes_on_bitwise_with_them_too(base, tmp_path, choice):
     assert rest.returncode == 0, rest.stderr
     assert losses(rest.path) == {step: losses(whole.path)[step] for step in range(5, STEPS + 1)}
     assert_equal_weights(rest.path, whole.path, tmp_path)
+
+
+def test_a_damaged_share_of_one_rank_leads_all_back_to_the_checkpoint_before(base, tmp_path):
+    shutil.copytree(base / "runs" / "full", tmp_path / "runs" / "r")
+    root = tmp_path / "runs" / "r" / "checkpoints"
+    share = root / "step-00000012" / "rank-00001.safetensors"
+    content = bytearray(share.read_bytes())
+    content[-1] ^= 1
+    share.write_bytes(content)
+    done = launching.run(tmp_path, "--resume", "--set", "checkpoint.keep_last=1", env=ENV)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"warning: {share}: ") == 1, done.stderr
+    assert done.stderr.count("going back to the checkpoint before it") == 1
+    assert "step-00000008: step 8" in done.stdout
+    assert losses(done.path) == losses(base / "runs" / "full")
+    assert_equal_weights(done.path, base / "runs" / "full", tmp_path)
+    kept = sorted(path.name for path in root.glob("step-*"))
+    assert kept == ["step-00000012"]
+
+
+def test_a_tokens_goal_holds_whatever_the_batch_before(base, tmp_path):
+    per_step = 7 * 32
+    source = checkpoint(base / "runs" / "full", 4)
+    more = {"checkpoint.resume": source, "train.tokens": 10 * per_step}
+    batch = {"train.global_batch_size": 14}
+    done = launching.run(tmp_path, "--np", "2", *settings(base, **more, **batch), env=ENV)
+    assert done.returncode == 0, done.stderr
+    events = map(json.loads, (done.path / "events.jsonl").read_text().splitlines())
+    steps = [event for event in events if event["event"] == "step"]
+    assert [event["tokens"] // per_step for event in steps] == [6, 8, 10]
+    assert [event["steps"] for event in steps] == [7, 7, 7]
+
+
+def test_both_examples_of_one_s_own_as_a_user_runs_them(tmp_path):
+    """With data of one's own: saved, resumed bitwise, and spelled."""
+    for example in (Path(__file__).parents[2] / "examples").glob("*.py"):
+        shutil.copy(example, tmp_path)
+    own = {
+        "data.factory": "own_data:build", "model.factory": "own_model:build", "train.steps": 8,
+        "train.global_batch_size": 7, "model.seq_len": 32, "train.eval_sequences": 5,
+        "checkpoint.every_steps": 4, "train.device": "cpu",
+    }  # fmt: skip
+    whole = launching.run(tmp_path, "--np", "2", *as_options(own), env=ENV, name="whole")
+    assert whole.returncode == 0, whole.stderr
+    more = as_options({**own, "checkpoint.resume": checkpoint(whole.path, 4)})
+    rest = launching.run(tmp_path, "--np", "2", *more, env=ENV, name="rest")
+    assert rest.returncode == 0, rest.stderr
+    assert losses(rest.path) == {step: losses(whole.path)[step] for step in range(5, 9)}
+    generate = [sys.executable, "-m", "hpctrain", "generate", str(rest.path), "--prompt", "1+1="]
+    said = subprocess.run(
+        [*generate, "--tokens", "5"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        errors="replace",
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("1+1=")
 
 
 @pytest.mark.parametrize(("rank", "counts"), [(0, (3, 12, 18)), (1, (2, 5))])
@@ -229,7 +289,7 @@ def test_a_run_killed_in_the_middle_of_saves_goes_on(base, tmp_path, rank, count
 def test_a_run_that_is_over_says_so(base):
     done = launching.run(base, "--resume", env=ENV, name="full")
     assert done.returncode == 0, done.stderr
-    assert f"nothing is left to do: the run has {STEPS} steps" in done.stdout
+    assert f"nothing is left to do: train.steps = {STEPS}" in done.stdout
     assert done.event("run_finished")["state"] == "done"
 
 

@@ -22,6 +22,7 @@ from hpctrain.launch.find_mpi import find_mpi
 tiers.require("torch", "horovod", "mpirun")
 
 TIMEOUT_S = 120
+ROOT = Path(__file__).resolve().parents[2]
 RANK = """
 import os, sys
 folder = os.environ["EVENTS_FOLDER"]
@@ -148,6 +149,52 @@ def test_losses_do_not_depend_on_buckets_accumulation_or_backend(train):
         assert run.values("step", "loss") == pytest.approx(
             reference.values("step", "loss"), rel=1e-4
         )
+
+
+def test_the_header_says_what_comes_of_the_settings(train):
+    run = train(
+        2,
+        {"train.steps": 7, "train.tokens": 450, "optim.lr_scaling": "linear",
+         "optim.warmup_tokens": 1, "model.factory": "own_model:build", "model.d_model": 8},
+        PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'examples'}",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.values("step", "step") == [1, 2, 3]
+    for line in (
+        r"lr +0.02: optim.lr = 0.01, scaled to 2 ranks \(optim.lr_scaling = linear\)",
+        "steps +3 for train.tokens = 450",
+        "warning +train.steps = 7 is ignored: train.tokens is given",
+        "warning +optim.warmup_steps = 5 is ignored: optim.warmup_tokens is given",
+        "warning +model.d_model is ignored: model.factory builds the model",
+        r"model +[0-9,]+ parameters: own_model:build",
+    ):
+        assert len(re.findall(line, run.stdout)) == 1, (line, run.stdout)
+
+
+def test_apex_that_is_not_there_is_told_once_with_what_is_built_in(train):
+    run = train(2, {"train.precision": "apex-O1", "optim.implementation": "apex"})
+    assert run.returncode == 1
+    assert run.stderr.count("Set train.precision=bf16") == 1, run.stderr
+
+
+def test_ranks_draw_other_random_numbers_from_the_start(train):
+    rank = RANK.replace(
+        "os.execv",
+        """import torch
+from hpctrain.train.data import TrainingBatches
+read_batches = TrainingBatches.read
+def read(self, step, grad_accum_steps):
+    print("drawn", torch.rand(()).item(), flush=True)
+    return read_batches(self, step, grad_accum_steps)
+TrainingBatches.read = read
+from hpctrain.train.__main__ import main
+sys.exit(main(sys.argv[1:]))
+os.execv""",
+    )
+    drawn = [re.findall("drawn (.*)", train(2, {"train.steps": 1}, rank=rank).stdout)
+             for _ in range(2)]  # fmt: skip
+    assert len(set(drawn[0])) == 2
+    assert sorted(drawn[0]) == sorted(drawn[1])
 
 
 def test_a_repeated_run_gives_bitwise_equal_losses(train):
@@ -280,9 +327,18 @@ def test_a_loss_that_is_not_a_number_stops_with_step_and_rank(train):
 LAST_WORDS = RANK.replace(
     "os.execv",
     """from hpctrain.train.__main__ import main
+from hpctrain.train.comm_torch import TorchCommunicator
+def say_threads(when):
+    tasks = os.listdir("/proc/self/task")
+    names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in tasks]
+    print(f"threads {when}:", *(name for name in names if "gloo_runloop" in name), flush=True)
+shutdown = TorchCommunicator.shutdown
+def say_and_shut_down(self):
+    say_threads("before")
+    shutdown(self)
+TorchCommunicator.shutdown = say_and_shut_down
 code = main(sys.argv[1:])
-names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-print("threads left:", *(name.strip() for name in names if "gloo_runloop" in name), flush=True)
+say_threads("left")
 sys.exit(code)
 os.execv""",
 )
@@ -297,6 +353,7 @@ def test_no_thread_of_torch_distributed_s_outlives_the_training(train, exchange,
         settings |= {"optim.lr": 1e30, "optim.warmup_steps": 0}
     run = train(2, settings, rank=LAST_WORDS)
     assert run.returncode == (0 if end == "done" else 1), run.stderr
+    assert all(re.findall("threads before:(.*)", run.stdout))
     assert re.findall("threads left:(.*)", run.stdout) == ["", ""]
 
 

@@ -7,6 +7,7 @@ ranks is started once and trains with one set of settings after the other.
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,7 @@ def train_each(data, tmp_path_factory):
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stderr
         events = [json.loads(line) for line in (folder / "0.jsonl").read_text().splitlines()]
+        start.started = [event for event in events if event["event"] == "train_started"]
         results = []
         for event in events:
             if event["event"] == "train_started":
@@ -130,7 +132,11 @@ COMBINATIONS = {
 @pytest.mark.parametrize("backend", ["horovod", "ddp"])
 def test_losses_are_those_of_one_plain_rank(train_each, reference, backend, np):
     runs = [{**run, "comm.backend": backend} for run in COMBINATIONS.values()]
-    for name, steps in zip(COMBINATIONS, train_each(np, *runs), strict=True):
+    results = train_each(np, *runs)
+    for run, started in zip(runs, train_each.started, strict=True):
+        assert started["exchange"] == run.get("comm.exchange", "buckets")
+        assert started["sharded"] == (np > 1 and "optim.sharded" in run)
+    for name, steps in zip(COMBINATIONS, results, strict=True):
         assert losses(steps) == pytest.approx(losses(reference), rel=1e-4), name
         assert norms(steps) == pytest.approx(norms(reference), rel=1e-3), name
 
@@ -201,6 +207,23 @@ def test_an_update_is_left_out_on_all_ranks_alike(train_each, reference, backend
         assert losses(steps)[-1] < losses(steps)[0] - 0.5
         if "train.precision" in run:
             assert [step["loss_scale"] for step in steps] == [65536.0] * 3 + [32768.0] * 17
+
+
+@pytest.mark.parametrize("backend", ["horovod", "ddp"])
+def test_a_gradient_that_is_not_a_number_stops_all_before_it_is_saved(
+    train_each, tmp_path, backend
+):
+    program = BROKEN_GRADIENT.partition("    flat = ")[0] + "\ncomm.shutdown()\n"
+    stop = {"comm.backend": backend, "checkpoint.every_steps": 1, **BUCKETS}
+    done, (steps,) = train_each(
+        2, stop, program=program, check=False, HPCTRAIN_RUN_PATH=str(tmp_path)
+    )
+    assert done.returncode != 0
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    said = r"step 4: the gradient is not finite, .* norm of nan.*The last checkpoint is .*-00000003"
+    assert re.search(said, done.stderr), done.stderr
+    saved = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
+    assert saved[-1] == "step-00000003"
 
 
 # Every rank counts the elements of its optimizer's state; joined by name, the state of all
@@ -299,11 +322,29 @@ def test_a_scaled_rate_is_that_of_a_larger_one(train_each, reference):
     assert losses(steps) == pytest.approx(losses(reference), rel=1e-4)
 
 
+COMPILED = RANKS.replace(
+    "runs =",
+    """import hpctrain.train.setup as setup
+build = setup.build_model
+def build_and_keep(*arguments):
+    global model
+    model = build(*arguments)
+    return model
+setup.build_model = build_and_keep
+runs =""",
+).replace(
+    "comm.shutdown()",
+    """assert all(block._compiled_call_impl is not None for block in model.blocks)
+comm.shutdown()""",
+)
+
+
 @pytest.mark.needs("g++")
-def test_compiled_blocks_give_the_same_losses(train_each, reference):
-    # One rank and the warm-up alone: the compiler takes most of a minute for each rank.
-    run = {"comm.backend": "none", "train.compile": "true", "train.steps": 5}
-    (steps,) = train_each(1, run)
+def test_compiled_blocks_give_the_same_losses(train_each, reference, tmp_path):
+    # The warm-up alone: the compiler takes long, and longer with an empty cache.
+    run = {"comm.backend": "horovod", "train.compile": "true", "train.steps": 5, **BUCKETS}
+    cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    (steps,) = train_each(2, run, program=COMPILED, **cache)
     assert losses(steps) == pytest.approx(losses(reference)[:5], rel=1e-4)
 
 

@@ -160,7 +160,7 @@ def test_auto_takes_the_newest_and_goes_past_damaged_ones(train):
 def test_a_run_past_its_last_step_says_so(train):
     train()
     assert train() == {}
-    assert "done       nothing is left to do: the run has 8 steps" in train.said
+    assert "done       nothing is left to do: train.steps = 8" in train.said
     assert list_steps(train.root) == [2, 4, 6, 8]
     longer = train(**{"train.steps": 10})
     assert list(longer) == [9, 10]

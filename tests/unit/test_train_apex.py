@@ -18,7 +18,7 @@ import torch  # noqa: E402
 
 from hpctrain.config import parse_config  # noqa: E402
 from hpctrain.config.schema import OptimConfig  # noqa: E402
-from hpctrain.errors import PlanError  # noqa: E402
+from hpctrain.errors import ConfigError, PlanError  # noqa: E402
 from hpctrain.train.apex_parts import ApexAmp, load_amp, load_fused_adam  # noqa: E402
 from hpctrain.train.buckets import Piece  # noqa: E402
 from hpctrain.train.model import build_model, sum_token_losses  # noqa: E402
@@ -52,8 +52,11 @@ def stand_in(monkeypatch):
     def initialize(model, *, opt_level, loss_scale, verbosity, master_weights=None):
         asked.append((opt_level, loss_scale, master_weights))
         if opt_level == "O2":
-            inner = model.half().forward
-            model.forward = lambda tokens: inner(tokens).float()
+            for module in model.modules():
+                if not list(module.children()) and not isinstance(module, torch.nn.BatchNorm1d):
+                    module.half()
+            inner = model.forward
+            model.forward = lambda x: inner(x.half() if x.is_floating_point() else x).float()
         return model
 
     @contextlib.contextmanager
@@ -126,6 +129,22 @@ def test_o2_computes_on_a_cast_twin_and_keeps_the_weights(stand_in):
     assert stand_in == [("O2", 1.0, False)]
 
 
+def test_o2_and_blocks_computed_again_exclude_each_other():
+    from hpctrain.train.setup import _check_recomputing
+
+    both = "[train]\nprecision = 'apex-O2'\nactivation_checkpointing = true"
+    with pytest.raises(ConfigError, match="apex-O2 has put back"):
+        _check_recomputing(parse_config(both).train)
+
+
+def test_o2_keeps_a_batch_norms_statistics_in_the_model(stand_in):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    apex = ApexAmp("apex-O2", CUDA)
+    apex.adopt(model)
+    model(torch.randn(5, 3) + 10)
+    assert model[1].num_batches_tracked == 1
+
+
 def test_o1_drops_its_casts_after_each_backward(stand_in):
     model = build_model(SIZE, seed=1)
     apex = ApexAmp("apex-O1", CUDA)
@@ -140,11 +159,12 @@ def test_the_loss_is_scaled_as_in_fp16(precision):
     assert StepGuard(config.train.precision, "stop").scale == 65536.0
 
 
-def test_steps_of_fused_adam_go_on_after_a_resume(stand_in):
+def test_steps_of_fused_adam_go_on_after_a_resume(stand_in, monkeypatch):
+    monkeypatch.setattr("hpctrain.train.apex_parts._need_gpu", lambda *arguments: None)
     weight = torch.nn.Parameter(torch.ones(4))
     weight.grad = torch.ones(4)
     pieces = [Piece(weight, True, ())]
-    optimizer = make_optimizer(pieces, OptimConfig(implementation="apex"), CUDA)
+    optimizer = make_optimizer(pieces, OptimConfig(implementation="apex"))
     assert type(optimizer).__name__ == "FusedAdam"
     assert optimizer_step(optimizer) == 0
     optimizer.step()

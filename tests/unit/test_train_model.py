@@ -81,6 +81,18 @@ def test_a_factory_that_cannot_be_used_is_explained(where, problem, monkeypatch)
         build_own_model(where, make_size("rope"), seed=0)
 
 
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_recomputed_blocks_run_twice(recomputes, monkeypatch):
+    from hpctrain.train.model import Block
+
+    model, runs = build_model(make_size("rope"), seed=0), []
+    forward = Block.forward
+    monkeypatch.setattr(Block, "forward", lambda self, *x: runs.append(1) or forward(self, *x))
+    model.recomputes_blocks = recomputes
+    model(torch.zeros(1, 4, dtype=torch.int64)).sum().backward()
+    assert len(runs) == len(model.blocks) * (2 if recomputes else 1)
+
+
 def test_settings_that_a_factory_does_not_get_are_named():
     own = "[model]\nfactory = 'a:b'\nposition = 'rope'\nnum_heads = 2\nseq_len = 64\n"
     config = parse_config(own + "[train]\nactivation_checkpointing = true")

@@ -84,6 +84,7 @@ def test_a_source_may_say_what_spells_its_tokens(own):
         (None, "returned NoneType without __len__, read, vocab_size"),
         (Counting(width=8), r"read 3 samples as an array \(3, 8\) of uint8; expected .*\(3, 9\)"),
         (Counting(dtype=np.float32), "of float32; expected whole numbers"),
+        (types.SimpleNamespace(__len__=0, read=0, vocab_size=None), "no number for a vocab_size"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_explained(own, train, problem):
@@ -92,11 +93,36 @@ def test_a_source_that_cannot_be_used_is_explained(own, train, problem):
 
 
 def test_what_does_not_fit_the_model_is_named_all_at_once(own):
-    empty, wild = Counting(0), Counting(40, dtype=np.int32, first=300)
+    empty = Counting(0)
     empty.vocab_size = 50
-    problems = own(empty, wild).problems(SIZE, None)
+    problems = own(empty, Counting()).problems(SIZE, None)
     assert ["no samples" in problems[0], "got vocab_size 50" in problems[1]] == [True, True]
-    assert problems[2].endswith("outside its vocabulary, got 300 to 347; expected 0 to 255.")
+    assert len(problems) == 2
+
+
+def test_a_token_outside_the_vocabulary_is_named_wherever_it_stands(own):
+    class OneIsWild(Counting):
+        def read(self, samples):
+            return super().read(samples) + 300 * (samples == 7)[:, None]
+
+    samples = own(OneIsWild(dtype=np.int32)).samples("train", 8)
+    assert samples.read(np.array([6, 8])).max() == 16
+    with pytest.raises(ConfigError, match="got 6 to 315; expected 0 to 255"):
+        samples.read(np.array([6, 7]))
+
+
+def test_what_the_users_function_raises_is_told_with_its_line(own, monkeypatch):
+    def build(split, seq_len):
+        raise FileNotFoundError("no corpus.bin")
+
+    own(Counting())
+    monkeypatch.setattr(sys.modules["module_of_ones_own"], "build", build)
+    here = rf"{__file__}:{build.__code__.co_firstlineno + 1}"
+    with pytest.raises(ConfigError, match=rf"raised FileNotFoundError: no corpus.bin \({here}\)"):
+        OwnData("module_of_ones_own:build", seq_len=8)
+    monkeypatch.setattr(sys.modules["module_of_ones_own"], "build", lambda split, length: None)
+    with pytest.raises(ConfigError, match=r"TypeError: .*; it is called with split, seq_len"):
+        OwnData("module_of_ones_own:build", seq_len=8)
 
 
 def test_one_source_of_data_at_a_time():
