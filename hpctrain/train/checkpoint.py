@@ -151,8 +151,16 @@ class Checkpoints:
             print(f"stopped    at step {done}, saved in {self._writer.newest}", flush=True)
 
     def describe_last(self) -> str:
-        """Return, for an error message, what the run can go on from; every rank must call this."""
-        newest = self._writer.newest if self._writer is not None else self._start.path
+        """Return, for the message that ends a run, what it can go on from.
+
+        Every rank must call this, and save no more. A checkpoint that is on its way is completed:
+        its state was looked at before it was taken.
+        """
+        newest = self._start.path
+        if self._writer is not None:
+            self._finish_pending()
+            self._writer.close()
+            newest = self._writer.newest
         # Rank 0 alone knows which ones are complete.
         return broadcast_text(
             self._comm, f"The last checkpoint is {newest}." if newest else "There is no checkpoint."
