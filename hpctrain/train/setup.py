@@ -85,10 +85,11 @@ def _set_up(config: Config, comm: Communicator) -> Setup:
         lambda: resolve_exchange(config.comm, config.optim),
         lambda: _check_recomputing(train),
     )
-    raise_all(DataError, data.problems(size, config.data.tokenizer))
-    if config.optim.implementation == "apex":
-        load_fused_adam(device)  # that it is there
-    precision = Precision(train.precision, device)
+    precision, *_ = _try_all(
+        lambda: Precision(train.precision, device),
+        lambda: raise_all(DataError, data.problems(size, config.data.tokenizer)),
+        lambda: config.optim.implementation == "apex" and load_fused_adam(device),
+    )
     return Setup(
         size=size,
         device=device,

@@ -173,8 +173,9 @@ def test_the_header_says_what_comes_of_the_settings(train):
 
 def test_apex_that_is_not_there_is_told_once_with_what_is_built_in(train):
     run = train(2, {"train.precision": "apex-O1", "optim.implementation": "apex"})
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert run.stderr.count("Set train.precision=bf16") == 1, run.stderr
+    assert run.stderr.count("Set optim.implementation=torch") == 1
 
 
 def test_ranks_draw_other_random_numbers_from_the_start(train):
