@@ -162,9 +162,9 @@ def test_a_run_goes_on_at_other_sizes(base, tmp_path, sizes):
         expected = {later: full[later] for later in range(step + 1, STEPS + 1)}
         assert losses(done.path) == pytest.approx(expected, rel=1e-4)
         assert "warning: step-" not in done.stderr
+        index = json.loads((checkpoint(done.path, STEPS) / "index.json").read_text())["index"]
+        assert (index["size"], index["tokens"]) == (np, STEPS * 7 * 32)
         source = checkpoint(done.path, 8)
-        index = json.loads((source / "index.json").read_text())["index"]
-        assert (index["size"], index["tokens"]) == (np, 8 * 7 * 32)
 
 
 @pytest.mark.parametrize(
