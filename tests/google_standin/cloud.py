@@ -88,21 +88,19 @@ class Fill:
 
     def __init__(self, kind: str, planned: dict[str, Any], project: str, number: int) -> None:
         self.kind, self.planned, self.project, self.number = kind, planned, project, number
-        given = planned.get("project")
-        if given not in (None, Unknown):
-            self.project = given
-        name = planned.get("name") or planned.get("account_id") or planned.get("family")
+        self.project = self._given("project") or project
+        name = self._given("name") or self._given("account_id") or self._given("family")
         place = "global"
         if kind in _ZONAL:
-            place = f"zones/{planned['zone']}"
+            place = f"zones/{self._given('zone')}"
         elif kind in _REGIONAL:
-            place = f"regions/{planned['region']}"
+            place = f"regions/{self._given('region')}"
         self.id = f"projects/{self.project}/{place}/{_COLLECTIONS[kind]}/{name}"
 
     def __call__(self, path: tuple[Any, ...]) -> Any:
         """Return the value at `path`, None for what nothing here reads."""
         leaf = path[-1]
-        labels = {**(self.planned.get("labels") or {}), "goog-terraform-provisioned": "true"}
+        labels = {**(self._given("labels") or {}), "goog-terraform-provisioned": "true"}
         values = {
             "address": str(ipaddress.ip_address("203.0.113.0") + self.number),
             "current_status": "RUNNING",
@@ -118,3 +116,7 @@ class Fill:
             "terraform_labels": labels,
         }
         return values.get(leaf)
+
+    def _given(self, name: str) -> Any:
+        value = self.planned.get(name)
+        return None if value is Unknown else value
