@@ -62,7 +62,7 @@ def request_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that describe a cluster."""
     lab = "Lab: "
     options = [
-        click.option("--provider", help="Where: lab. Default: lab."),
+        click.option("--provider", help="Where: lab, aws or gcp. Default: lab."),
         name_option(default=None),
         click.option("--nodes", type=click.IntRange(min=1), help="How many. Default: 2."),
         click.option(

@@ -17,6 +17,8 @@ from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterNode, Cluster
 # name → (module, one line for --help)
 PROVIDERS: Mapping[str, tuple[str, str]] = {
     "lab": ("hpctrain.clusters.lab", "nodes made of namespaces on this Linux machine"),
+    "aws": ("hpctrain.clusters.cloud", "GPU nodes on EC2, made by Terraform"),
+    "gcp": ("hpctrain.clusters.cloud", "GPU nodes on Compute Engine, made by Terraform"),
 }
 
 

@@ -101,7 +101,9 @@ class StandIn(rpc.ProviderServicer):
     def ValidateResourceConfig(self, request, context):
         config, found = decode(request.config), []
         for (kind, block, leaf), allowed in CHOICES.items():
-            for index, value in enumerate(config.get(block) or [] if kind == request.type_name else []):
+            for index, value in enumerate(
+                config.get(block) or [] if kind == request.type_name else []
+            ):
                 got = value.get(leaf) if isinstance(value, dict) else None
                 if got not in (None, Unknown, *allowed):
                     text = f"{block}.{leaf}: got {got}; expected one of {', '.join(allowed)}"

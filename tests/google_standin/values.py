@@ -58,7 +58,9 @@ def decode(value: pb.DynamicValue) -> Any:
 
 def encode(value: Any) -> pb.DynamicValue:
     """Return a value as the protocol has it."""
-    return pb.DynamicValue(msgpack=msgpack.packb(None)) if value is None else to_dynamic_value(value)
+    return (
+        pb.DynamicValue(msgpack=msgpack.packb(None)) if value is None else to_dynamic_value(value)
+    )
 
 
 def with_unknowns(block: Block, value: dict[str, Any]) -> dict[str, Any]:

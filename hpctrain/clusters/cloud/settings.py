@@ -52,7 +52,7 @@ class CloudSettings:
 
     project: str | None = None
     """The Google Cloud project; for GCP alone."""
-    provider: Mapping[str, Any] = field(default_factory=dict)
+    provider_settings: Mapping[str, Any] = field(default_factory=dict)
     """Further settings of Terraform's provider, such as AWS's `profile`."""
     backend: Mapping[str, Any] = field(default_factory=dict)
     """Terraform's backend as one table, such as [backend.s3]; none keeps the state locally."""
@@ -64,7 +64,7 @@ class CloudSettings:
     """Install hpctrain, torch and Horovod on the nodes."""
 
 
-_OWN = ("project", "provider", "backend", "prices", "boot_timeout_s", "install")
+_OWN = ("project", "provider_settings", "backend", "prices", "boot_timeout_s", "install")
 
 
 def parse_settings(provider: str, options: Mapping[str, Any], nodes: int | None) -> CloudSettings:

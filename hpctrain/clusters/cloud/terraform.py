@@ -30,7 +30,7 @@ from typing import Any
 
 from python_terraform import IsFlagged, IsNotFlagged, Terraform
 
-from hpctrain.clusters.terraform_events import Message, error_messages, parse_message
+from hpctrain.clusters.cloud.events import Message, error_messages, parse_message
 from hpctrain.errors import ClusterError
 from hpctrain.executor import Command, LocalExecutor
 
@@ -79,15 +79,17 @@ class TerraformAdapter(Terraform):
         if code:
             raise ClusterError(f"terraform init: {plain_words(err or out)}")
 
-    def plan_into(self, file: str, on_message: OnMessage, *, destroy: bool = False) -> bool:
+    def plan_into(self, file: str, on_message: OnMessage, *, lock: bool = True) -> bool:
         """Write a plan; return whether it changes anything.
+
+        Args:
+            lock: False leaves the state's folder alone, which need not be there yet.
 
         Raises:
             ClusterError: with every error that Terraform reports.
         """
-        more = {"destroy": IsFlagged} if destroy else {}
         code, messages, err = self._watched(
-            on_message, lambda: self.plan(out=file, json=IsFlagged, lock_timeout="10s", **more)
+            on_message, lambda: self.plan(out=file, json=IsFlagged, lock=lock)
         )
         if code not in (0, 2):
             raise ClusterError(*failure("terraform plan", code, messages, err))
@@ -126,6 +128,18 @@ class TerraformAdapter(Terraform):
         if code:
             raise ClusterError(f"terraform output: {plain_words(err)}")
         return {name: value["value"] for name, value in json.loads(out).items()}
+
+    def planned_outputs(self, file: str) -> dict[str, Any]:
+        """Return the outputs that a plan knows already.
+
+        Raises:
+            ClusterError: Terraform cannot read the plan.
+        """
+        code, out, err = self.cmd("show", file, json=IsFlagged)
+        if code:
+            raise ClusterError(f"terraform show: {plain_words(err)}")
+        outputs = json.loads(out)["planned_values"].get("outputs", {})
+        return {name: value.get("value") for name, value in outputs.items()}
 
     def list_state(self) -> list[str]:
         """Return the addresses of everything in the state, without what was only looked up.
@@ -173,9 +187,7 @@ class TerraformAdapter(Terraform):
         log = self.folder / f"{name}.jsonl"
         errors = self.folder / f"{name}.stderr"
         with log.open("wb") as out, errors.open("wb") as err:
-            process = LocalExecutor().start(
-                command, stdout=out.fileno(), stderr=err.fileno()
-            )
+            process = LocalExecutor().start(command, stdout=out.fileno(), stderr=err.fileno())
         with self._interrupts_passed_on(process), log.open("rb") as lines:
             while True:
                 ended = process.poll() is not None  # before the last look at the file
@@ -223,9 +235,7 @@ def find_terraform(environ: Mapping[str, str]) -> str:
     advice = "Install it: https://developer.hashicorp.com/terraform/install"
     if program is None:
         raise ClusterError(f"terraform: not on PATH; expected {wanted} or newer. {advice}")
-    done = LocalExecutor().run(
-        Command((program, "version", "-json")), timeout_s=QUICK_TIMEOUT_S
-    )
+    done = LocalExecutor().run(Command((program, "version", "-json")), timeout_s=QUICK_TIMEOUT_S)
     found = re.search(r'"terraform_version":\s*"((\d+)\.(\d+)[^"]*)"', done.stdout)
     if found is None:
         raise ClusterError(f"{program}: does not say its version: {done.last_words}. {advice}")

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpctrain.clusters.cloud_settings import CloudSettings, module_arguments, region_of
+from hpctrain.clusters.cloud.settings import CloudSettings, module_arguments, region_of
 
-MODULES = Path(__file__).resolve().parent.parent / "terraform" / "modules"
+MODULES = Path(__file__).resolve().parents[2] / "terraform" / "modules"
 ROOT_FILE = "main.tf.json"
 OUTPUTS = (
     "nodes", "head_address", "ssh_user", "gpus_per_node", "network_gbps", "hostfile",
@@ -80,7 +80,7 @@ def provider_table(provider: str, settings: CloudSettings) -> dict[str, Any]:
     table: dict[str, Any] = {"region": region_of(provider, settings.zone)}
     if provider == "gcp":
         table |= {"project": settings.project, "zone": settings.zone}
-    return {**table, **settings.provider}
+    return {**table, **settings.provider_settings}
 
 
 def copy_modules(provider: str, target: Path) -> None:

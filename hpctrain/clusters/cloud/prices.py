@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpctrain.clusters.cloud_settings import CloudSettings
+from hpctrain.clusters.cloud.settings import CloudSettings
 from hpctrain.errors import ConfigError
 
 try:
