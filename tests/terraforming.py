@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def find_mirror(provider: str, environ: Mapping[str, str] = os.environ) -> Path 
         *sorted(Path("/usr/share").glob("*")),
     ]
     return next((path for path in candidates if (path / REGISTRY / provider).is_dir()), None)
+
+
+def why_no_provider(provider: str) -> str:
+    """Return why a provider cannot be had here, "" where it can: from a mirror or by download."""
+    if find_mirror(provider):
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        block = f'terraform {{\n required_providers {{ p = {{ source = "{provider}" }} }}\n}}\n'
+        (Path(folder) / "main.tf").write_text(block)
+        config = Path(folder) / "terraformrc"
+        config.touch()
+        done = terraform(Path(folder), "init", "-no-color", config=config, check=False)
+    return "" if done.returncode == 0 else f"no mirror, and no download: {done.stdout[-300:]}"
 
 
 def write_cli_config(folder: Path) -> Path:

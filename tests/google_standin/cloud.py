@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import json
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,6 +67,8 @@ class Cloud:
         Raises:
             Refused: the name is taken, or the test asked for a refusal.
         """
+        if (self.folder / "slow").exists() and kind == "google_compute_instance":
+            time.sleep(2)
         refuse = self.folder / "refuse"
         if refuse.exists() and refuse.read_text().strip() == planned.get("name"):
             raise Refused("googleapi: Error 403: Quota 'GPUS_ALL_REGIONS' exceeded. Limit: 0.0")

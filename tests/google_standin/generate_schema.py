@@ -151,8 +151,8 @@ def generate(wheel: Path) -> dict[str, Any]:
     """Return the schema document that provider.py serves."""
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".jsii.tgz"))
-        package = tarfile.open(fileobj=io.BytesIO(archive.read(name)))
-    with package:
+        content = io.BytesIO(archive.read(name))
+    with tarfile.open(fileobj=content) as package:
         about = json.load(package.extractfile("package/package.json"))
         provider = Module(package, "provider").top("GoogleProvider")
         provider["attributes"].pop("alias")  # Terraform's own

@@ -14,7 +14,7 @@ from hpctrain.clusters.cloud.boot_wait import STATE_FOLDER
 from hpctrain.clusters.cluster_dir import ClusterNode
 from hpctrain.clusters.provider import Console
 from hpctrain.errors import ClusterError, raise_all
-from hpctrain.executor import Completed, run_on_all
+from hpctrain.executor import Completed, LocalExecutor, run_on_all
 
 VENV = "/opt/hpctrain/venv"
 PYTHON = f"{VENV}/bin/python"
@@ -42,7 +42,7 @@ class NodeSetup:
             ClusterError: a node did not take it.
         """
         key = folder / NODE_KEY
-        public = make_key(key, "hpctrain nodes", self.access.executor)
+        public = make_key(key, "hpctrain nodes", LocalExecutor())
         host_keys = self._on_all("read its host key", lambda node: self.access.run(
             node.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub"))  # fmt: skip
         known = known_hosts(self.nodes, {name: done.stdout for name, done in host_keys.items()})

@@ -14,11 +14,13 @@ from typing import Any
 
 from hpctrain.clusters.cloud.access import make_key
 from hpctrain.clusters.cloud.events import Message, planned_actions, short_address
+from hpctrain.clusters.cloud.machines import gpus_per_node
 from hpctrain.clusters.cloud.packages import node_constraints, node_requirements
 from hpctrain.clusters.cloud.prices import Price, estimate_price, read_prices
 from hpctrain.clusters.cloud.root import ROOT_FILE, copy_modules, render_root
 from hpctrain.clusters.cloud.settings import CloudSettings, parse_settings
-from hpctrain.clusters.cloud.terraform import TerraformAdapter, find_terraform
+from hpctrain.clusters.cloud.terraform import TerraformAdapter
+from hpctrain.clusters.cloud.versions import find_terraform
 from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterNode, ClusterRecord
 from hpctrain.clusters.provider import ClusterPlan, ClusterRequest
 from hpctrain.errors import ClusterError
@@ -29,6 +31,7 @@ FOLDER = "terraform"  # in the cluster's directory
 STATE_FILE = "terraform.tfstate"
 PLAN_FILE = "up.tfplan"
 KEY = "id_ed25519"
+ENDS_IT = ("replace", "delete")
 NODE_RESOURCES = ("aws_instance.node[", "google_compute_instance.node[")
 
 
@@ -74,12 +77,11 @@ def gather_cloud_facts(request: ClusterRequest, directory: ClusterDirectory) -> 
     adapter.prepare()
     messages: list[Message] = []
     adapter.plan_into(PLAN_FILE, messages.append, lock=False)
-    outputs = adapter.planned_outputs(PLAN_FILE)
     return CloudFacts(
         settings=settings,
         options=options,
         actions={short_address(each): do for each, do in planned_actions(messages).items()},
-        slots=int(outputs.get("gpus_per_node") or 1),
+        slots=gpus_per_node(request.provider, settings),
         price=estimate_price(prices, request.provider, settings, nodes=settings.nodes),
         terraform_version=version,
         scratch=scratch,
@@ -136,12 +138,11 @@ def plan_cloud(request: ClusterRequest, facts: CloudFacts) -> ClusterPlan:
     """Plan; pure."""
     settings = facts.settings
     names = [f"{request.name}-{index}" for index in range(settings.nodes)]
-    lost = [each for each, do in facts.actions.items() if is_node(each) and do != "create"
-            and do in ("replace", "delete")]  # fmt: skip
-    gpu = f" + {settings.gpus_per_node or 1}× {settings.gpu_type}" if settings.gpu_type else ""
+    lost = [each for each, do in facts.actions.items() if is_node(each) and do in ENDS_IT]
+    gpu = f" + {settings.gpus_per_node or 1} {settings.gpu_type}" if settings.gpu_type else ""
     kind = "spot" if settings.spot else "on demand"
     lines = [
-        f"{request.name}: {settings.nodes} × {settings.machine_type}{gpu} in {settings.zone}, "
+        f"{request.name}: {settings.nodes} nodes {settings.machine_type}{gpu} in {settings.zone}, "
         f"{kind}, {facts.slots} slots each",
         f"price: {facts.price.words}",
         f"idle: {idle_words(settings)}",

@@ -16,9 +16,7 @@ the arguments that the methods below give them.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
@@ -34,7 +32,6 @@ from hpctrain.clusters.cloud.events import Message, error_messages, parse_messag
 from hpctrain.errors import ClusterError
 from hpctrain.executor import Command, LocalExecutor
 
-OLDEST = (1, 9)  # the modules' required_version
 QUICK_TIMEOUT_S = 120.0
 INIT_TIMEOUT_S = 900.0  # a provider is 100 MB and more
 POLL_S = 0.05
@@ -129,18 +126,6 @@ class TerraformAdapter(Terraform):
             raise ClusterError(f"terraform output: {plain_words(err)}")
         return {name: value["value"] for name, value in json.loads(out).items()}
 
-    def planned_outputs(self, file: str) -> dict[str, Any]:
-        """Return the outputs that a plan knows already.
-
-        Raises:
-            ClusterError: Terraform cannot read the plan.
-        """
-        code, out, err = self.cmd("show", file, json=IsFlagged)
-        if code:
-            raise ClusterError(f"terraform show: {plain_words(err)}")
-        outputs = json.loads(out)["planned_values"].get("outputs", {})
-        return {name: value.get("value") for name, value in outputs.items()}
-
     def list_state(self) -> list[str]:
         """Return the addresses of everything in the state, without what was only looked up.
 
@@ -222,26 +207,6 @@ class TerraformAdapter(Terraform):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def find_terraform(environ: Mapping[str, str]) -> str:
-    """Return the version of the Terraform on PATH.
-
-    Raises:
-        ClusterError: there is none, or it is too old.
-    """
-    program = shutil.which("terraform", path=environ.get("PATH", os.defpath))
-    wanted = ".".join(map(str, OLDEST))
-    advice = "Install it: https://developer.hashicorp.com/terraform/install"
-    if program is None:
-        raise ClusterError(f"terraform: not on PATH; expected {wanted} or newer. {advice}")
-    done = LocalExecutor().run(Command((program, "version", "-json")), timeout_s=QUICK_TIMEOUT_S)
-    found = re.search(r'"terraform_version":\s*"((\d+)\.(\d+)[^"]*)"', done.stdout)
-    if found is None:
-        raise ClusterError(f"{program}: does not say its version: {done.last_words}. {advice}")
-    if (int(found[2]), int(found[3])) < OLDEST:
-        raise ClusterError(f"{program}: got {found[1]}; expected {wanted} or newer. {advice}")
-    return found[1]
 
 
 def failure(what: str, code: int, messages: Sequence[Message], stderr: str) -> list[str]:

@@ -19,7 +19,6 @@ resource "aws_launch_template" "node" {
   image_id               = terraform_data.as_created.output.image_id
   instance_type          = var.machine_type
   key_name               = aws_key_pair.cluster.key_name
-  user_data              = terraform_data.as_created.output.user_data
   ebs_optimized          = true
   update_default_version = true
   # Turned off, not deleted, when idle: what was not fetched stays on the disk. AWS offers no

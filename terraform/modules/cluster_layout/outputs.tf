@@ -19,7 +19,7 @@ output "efa_cards" {
 
 output "network_gbps" {
   description = "A node's network bandwidth in Gb/s, null where it is not known."
-  value       = local.machine.gbps
+  value       = local.machine.network_gbps
 }
 
 output "hostfile" {

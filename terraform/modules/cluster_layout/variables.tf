@@ -21,8 +21,8 @@ variable "machine_type" {
   description = "The cloud's machine type."
   type        = string
   validation {
-    condition     = var.gpus_per_node != null || contains(keys(local.known_machines), var.machine_type) || startswith(var.machine_type, "n1-")
-    error_message = "machine_type: unknown on ${var.cloud}, got '${var.machine_type}'; expected one of ${join(", ", keys(local.known_machines))}${var.cloud == "gcp" ? ", n1-*" : ""}. For another type give gpus_per_node as well."
+    condition     = var.gpus_per_node != null || contains(keys(local.machines), var.machine_type) || startswith(var.machine_type, "n1-")
+    error_message = "machine_type: unknown on ${var.cloud}, got '${var.machine_type}'; expected one of ${join(", ", keys(local.machines))}${var.cloud == "gcp" ? ", n1-*" : ""}. For another type give gpus_per_node as well."
   }
 }
 
