@@ -23,6 +23,7 @@ class SystemPackage:
 PACKAGES = (
     SystemPackage("openssh-client", "ssh", "launches over ssh"),
     SystemPackage("openssh-server", "sshd", "launches over ssh, multinode"),
+    SystemPackage("rsync", "rsync", "code to clusters, results back"),
     SystemPackage("iproute2", "ip", "multinode: network namespaces"),
 )
 

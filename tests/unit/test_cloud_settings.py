@@ -58,8 +58,15 @@ def test_every_wrong_option_is_named():
     with pytest.raises(ConfigError) as wrong:
         parse_settings("aws", options, None)
     said = "\n".join(wrong.value.messages)
-    for word in ("spot: got 'perhaps'", "nodez: unknown option of aws", "Did you mean 'nodes'?",
-                 "ssh_from_cidrs:", "project: is for gcp alone", "backend: got s3, gcs"):  # fmt: skip
+    words = (
+        "spot: got 'perhaps'",
+        "nodez: unknown option of aws",
+        "Did you mean 'nodes'?",
+        "ssh_from_cidrs:",
+        "project: is for gcp alone",
+        "backend: got s3, gcs",
+    )
+    for word in words:
         assert word in said
     assert len(wrong.value.messages) == 5
 
