@@ -90,7 +90,7 @@ def test_names_that_are_none(name, environ):
 
 def test_listing_and_finding(environ):
     assert list_clusters(environ) == []
-    with pytest.raises(ConfigError, match="none is"):
+    with pytest.raises(ConfigError, match="there is none"):
         find_cluster("lab", environ)
     make(environ, "lab", "other")
     assert [cluster.name for cluster in list_clusters(environ)] == ["lab", "other"]

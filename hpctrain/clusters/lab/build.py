@@ -174,7 +174,9 @@ def take_steps(executor: LocalExecutor, steps: Iterable[Step], search_path: str)
         done = executor.run(command, timeout_s=STEP_TIMEOUT_S, stdin=step.stdin)
         if not done.ok and not step.may_fail:
             what = " ".join(step.argv) + (f" ({step.stdin.strip()})" if step.stdin else "")
-            raise ClusterError(f"lab: this failed: {what}: {done.stderr.strip() or done.last_words}.")
+            raise ClusterError(
+                f"lab: this failed: {what}: {done.stderr.strip() or done.last_words}."
+            )
 
 
 def wait_until(

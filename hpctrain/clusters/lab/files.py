@@ -81,14 +81,14 @@ def render_sshd_config(plan: LabPlan) -> str:
 def render_init(plan: LabPlan, node: LabNode) -> str:
     """Return the script that is a node's first process: with it everything in the node ends."""
     own = node_folder(plan, node.name)
-    disk = _render_private_disk(plan, own) if plan.options.private_disk else []
+    private = plan.options.private_disk
+    disk = _render_private_disk(plan, own) if private else ["mount -t proc proc /proc"]
     lines = [
         "#!/bin/sh",
         f"# Made by hpctrain: the first process of {node.host_name}.",
         "set -eu",
         f"umask 022; cd {_q(own)}",
         *disk,
-        "mount -t proc proc /proc",
         "mount -t sysfs sysfs /sys",
         f"echo {node.host_name} > /proc/sys/kernel/hostname",
         "mount -t tmpfs -o mode=1777 shm /dev/shm",
@@ -150,7 +150,10 @@ def _render_private_disk(plan: LabPlan, own: str) -> list[str]:
         lines.append(f'mount --bind "$disk/hidden-{number}" {there}')
     lines += [
         'mount --rbind /dev "$root/dev"',
-        'cd "$root"; pivot_root . .; umount -l .; cd /',
+        'mount -t tmpfs run "$root/run"; mkdir "$root/run/before"',
+        'cd "$root"; pivot_root . run/before; cd /',
+        "mount -t proc proc /proc",  # umount asks it
+        "umount -l /run/before; umount /run",
     ]
     return lines
 
