@@ -55,13 +55,17 @@ class LabBuilder:
             plan.nodes, run_on_all(self._make_node_files, plan.nodes), strict=True
         ):
             host_keys[node.host_name] = key
-        write(files.KNOWN_HOSTS, files.render_known_hosts(host_keys))
+        ssh_config = files.render_lab_ssh_config(plan)
+        # Changed in place: nodes have these mounted, and would not see new files of the name.
+        for name, text in (
+            (files.HOSTS, files.render_hosts(plan)),
+            (files.KNOWN_HOSTS, files.render_known_hosts(host_keys)),
+            (files.NODE_SSH_CONFIG, ssh_config),
+        ):
+            (self.directory.path / name).touch(mode=0o644)
+            (self.directory.path / name).write_text(text)
         write(files.SSHD_CONFIG, files.render_sshd_config(plan))
-        write(self.directory.ssh_config.name, files.render_lab_ssh_config(plan))
-        # Nodes have this one mounted: it is changed in place, for a new one they would not see.
-        hosts = self.directory.path / files.HOSTS
-        hosts.touch(mode=0o644)
-        hosts.write_text(files.render_hosts(plan))
+        write(self.directory.ssh_config.name, ssh_config)
         write(self.directory.hostfile.name, files.render_lab_hostfile(plan), mode=0o644)
 
     def make_switch(self) -> None:

@@ -10,7 +10,8 @@ from hpctrain.clusters.lab.plan import LabNode, LabPlan
 KEY, SSHD_CONFIG, KNOWN_HOSTS, HOSTS = "id", "sshd_config", "known_hosts", "hosts"
 # PIDs repeat between nodes, and Open MPI names folders in TMPDIR by them: one for each node.
 NODE_TMPDIR = "/run/tmp"
-MACHINE_FILES = {"hosts": "/etc/hosts", "ssh_config": "/etc/ssh/ssh_config"}
+NODE_SSH_CONFIG = "node_ssh_config"
+MACHINE_FILES = {HOSTS: "/etc/hosts", NODE_SSH_CONFIG: "/etc/ssh/ssh_config"}
 
 
 def node_folder(plan: LabPlan, node: str) -> str:
