@@ -77,8 +77,18 @@ class Lab:
         return {node["name"].removeprefix(f"{self.name}-"): node["state"] for node in nodes}
 
     def on(self, node: str, line: str) -> str:
-        """Run a shell line on a node, over ssh."""
-        return self.cluster("ssh", node, line).strip()
+        """Run a shell line on a node, over ssh, and return what it printed."""
+        done = self.try_on(node, line)
+        assert done.returncode == 0, f"{node}: {line}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def try_on(self, node: str, line: str) -> subprocess.CompletedProcess:
+        """Run it, however it ends."""
+        argv = ["ssh", "-F", str(self.path / "ssh_config"), node, line]
+        return subprocess.run(
+            argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
 
     def inits(self) -> dict[str, int]:
         """Return the PID of each node's first process."""
