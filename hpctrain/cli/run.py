@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from hpctrain.cli.cluster import complete_cluster_name
+from hpctrain.cli.cluster_options import complete_cluster_name
 from hpctrain.cli.runs import complete_run_name
 
 

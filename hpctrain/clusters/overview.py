@@ -32,13 +32,12 @@ def cluster_statuses(name: str | None, environ: Mapping[str, str]) -> list[Clust
         directory = ClusterDirectory(each, clusters_folder(environ))
         try:
             record = directory.read()
+            by_name = next((provider for provider in known if each in known[provider]), "lab")
+            provider = find_provider(record.provider if record else by_name)
         except ClusterError as problem:
             found.append(ClusterStatus(each, "?", "unreadable", lines=problem.messages))
             continue
-        provider = (
-            record.provider if record else next((p for p in known if each in known[p]), "lab")
-        )
-        found.append(find_provider(provider).status(directory))
+        found.append(provider.status(directory))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -67,6 +68,10 @@ class LabBuilder:
         write(files.SSHD_CONFIG, files.render_sshd_config(plan))
         write(self.directory.ssh_config.name, ssh_config)
         write(self.directory.hostfile.name, files.render_lab_hostfile(plan), mode=0o644)
+
+    def clear_files(self) -> None:
+        """Remove what nodes of an earlier lab of this name have left on their disks."""
+        shutil.rmtree(self.directory.path / "nodes", ignore_errors=True)
 
     def make_switch(self) -> None:
         """Make the switch."""
