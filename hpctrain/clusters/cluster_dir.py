@@ -210,8 +210,11 @@ def list_clusters(environ: Mapping[str, str]) -> list[ClusterDirectory]:
     return [ClusterDirectory(name, root) for name in names if _NAME.fullmatch(name)]
 
 
-def find_cluster(name: str, environ: Mapping[str, str]) -> ClusterDirectory:
+def find_cluster(name: str, environ: Mapping[str, str], where: str = "--name") -> ClusterDirectory:
     """Return the directory of a cluster that is there.
+
+    Args:
+        where: the option that names it, for the message.
 
     Raises:
         ConfigError: there is none of this name; the message lists those there are.
@@ -219,10 +222,10 @@ def find_cluster(name: str, environ: Mapping[str, str]) -> ClusterDirectory:
     check_cluster_name(name)
     known = {cluster.name: cluster for cluster in list_clusters(environ)}
     if name not in known:
-        expected = f"one of {', '.join(known)}" if known else "one that is up, and none is"
+        expected = f"one of {', '.join(known)}" if known else "one, and there is none"
         raise ConfigError(
-            f"--name: no such cluster, got '{name}'; expected {expected}. "
-            f"Make it: hpctrain cluster up --name {name}{did_you_mean(name, known)}"
+            f"{where}: no such cluster, got '{name}'; expected {expected}. "
+            f"Make it: hpctrain cluster up --name {name}.{did_you_mean(name, known)}"
         )
     return known[name]
 

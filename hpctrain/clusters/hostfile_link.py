@@ -12,10 +12,10 @@ LINK_NAME = "hostfile"
 def link_hostfile(hostfile: Path, folder: Path) -> tuple[Path | None, str]:
     """Let ``hostfile`` in `folder` point to a cluster's; return the link, and a warning or "".
 
-    A link is replaced: it pointed to an older cluster. A file of the user's own is left alone.
+    A link to an older cluster's is replaced. A file or link of the user's own is left alone.
     """
     link = folder.absolute() / LINK_NAME
-    if not link.is_symlink() and link.exists():
+    if os.path.lexists(link) and not _is_clusters(link, hostfile):
         return None, (
             f"{link} is a file of your own and stays as it is; the cluster's is {hostfile}"
         )
@@ -27,6 +27,14 @@ def link_hostfile(hostfile: Path, folder: Path) -> tuple[Path | None, str]:
     except OSError as problem:
         return None, f"{link}: cannot be made: {problem.strerror}; the hostfile is {hostfile}"
     return link, ""
+
+
+def _is_clusters(link: Path, hostfile: Path) -> bool:
+    """Return whether a link points to a cluster's hostfile, in `hostfile`'s folder or another."""
+    if not link.is_symlink():
+        return False
+    folder = Path(os.readlink(link)).parent.parent
+    return folder == hostfile.parent.parent or folder.parts[-2:] == hostfile.parts[-4:-2]
 
 
 def unlink_hostfile(hostfile: Path, links: Iterable[str | Path]) -> None:

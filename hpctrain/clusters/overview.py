@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hpctrain.clusters.cluster_dir import (
     ClusterDirectory,
@@ -31,24 +32,25 @@ def cluster_statuses(name: str | None, environ: Mapping[str, str]) -> list[Clust
         directory = ClusterDirectory(each, clusters_folder(environ))
         try:
             record = directory.read()
+            by_name = next((provider for provider in known if each in known[provider]), "lab")
+            provider = find_provider(record.provider if record else by_name)
         except ClusterError as problem:
             found.append(ClusterStatus(each, "?", "unreadable", lines=problem.messages))
             continue
-        provider = (
-            record.provider if record else next((p for p in known if each in known[p]), "lab")
-        )
-        found.append(find_provider(provider).status(directory))
+        found.append(provider.status(directory))
     return found
 
 
-def read_cluster(name: str, environ: Mapping[str, str]) -> tuple[ClusterDirectory, ClusterRecord]:
+def read_cluster(
+    name: str, environ: Mapping[str, str], where: str = "--name"
+) -> tuple[ClusterDirectory, ClusterRecord]:
     """Return a cluster that is up, with its directory.
 
     Raises:
         ConfigError: there is none of this name.
         ClusterError: it is not, or not any more, whole.
     """
-    directory = find_cluster(name, environ)
+    directory = find_cluster(name, environ, where)
     record = directory.read()
     if record is None or record.state != "up":
         state = "half-made" if record is None else record.state
@@ -57,6 +59,22 @@ def read_cluster(name: str, environ: Mapping[str, str]) -> tuple[ClusterDirector
             f"--name {name}"
         )
     return directory, record
+
+
+def find_cluster_hostfile(name: str, environ: Mapping[str, str]) -> Path:
+    """Return the hostfile of a cluster that this machine can start ranks on.
+
+    Raises:
+        ConfigError: there is none of this name.
+        ClusterError: it is not up, or this machine is outside its network.
+    """
+    directory, record = read_cluster(name, environ, "--cluster")
+    if not record.reachable_from_here:
+        raise ClusterError(
+            f"--cluster: this machine is outside the network of {name}; expected a cluster whose "
+            f"nodes it reaches. Start the run on its head: hpctrain cluster ssh --name {name}"
+        )
+    return directory.hostfile
 
 
 def plan_ssh(

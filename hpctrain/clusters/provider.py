@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterNode, ClusterRecord
+from hpctrain.errors import ClusterError
 
 # name → (module, one line for --help)
 PROVIDERS: Mapping[str, tuple[str, str]] = {
@@ -151,5 +152,14 @@ class Provider(Protocol):
 
 
 def find_provider(name: str) -> Provider:
-    """Return a provider by its name in :data:`PROVIDERS`."""
+    """Return a provider by its name in :data:`PROVIDERS`.
+
+    Raises:
+        ClusterError: this hpctrain has no such provider.
+    """
+    if name not in PROVIDERS:
+        raise ClusterError(
+            f"provider: this hpctrain has none of this name, got '{name}'; expected one of "
+            f"{', '.join(PROVIDERS)}."
+        )
     return cast(Provider, importlib.import_module(PROVIDERS[name][0]))

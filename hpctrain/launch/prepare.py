@@ -29,7 +29,7 @@ from hpctrain.hosts import Host, HostList, parse_host_list, parse_hostfile
 from hpctrain.launch.environment import plan_path
 from hpctrain.launch.find_mpi import find_mpi
 from hpctrain.launch.request import LaunchRequest
-from hpctrain.launch.ssh_config import render_ssh_config
+from hpctrain.launch.ssh_config import parse_ssh_addresses, render_ssh_config
 from hpctrain.probe import (
     facts_cache,
     probe_hosts,
@@ -54,6 +54,7 @@ class Asked:
     np: int | None = None
     hosts_file: Path | None = None
     host_list: str | None = None
+    cluster: str | None = None
     config_name: str | None = None
     overrides: tuple[str, ...] = ()
     name: str | None = None
@@ -81,7 +82,7 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     Raises:
         ConfigError, HostfileError, PlanError, RunDirectoryError: as their pages say.
     """
-    asked, resume_warnings = _resume_same_program(asked)
+    asked, resume_warnings = _resume_same_program(_with_cluster(asked, environ))
     is_trainer = not asked.program
     config = _read_config(asked)
     errors: list[str] = []
@@ -129,6 +130,17 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
         warnings += [f"{problem} (looked for on this machine)" for problem in program_problems]
     warnings += [*resume_warnings, *_warn_of_stdin()]
     return Prepared(request, config, run_path, asked.resume, is_trainer, tuple(warnings))
+
+
+def _with_cluster(asked: Asked, environ: Mapping[str, str]) -> Asked:
+    """Take a cluster's hostfile; the ssh_config beside it is found as ever."""
+    if asked.cluster is None:
+        return asked
+    if asked.hosts_file is not None or asked.host_list is not None:
+        raise PlanError("--cluster is given with --hosts or -H; expected one of them.")
+    from hpctrain.clusters.overview import find_cluster_hostfile
+
+    return replace(asked, hosts_file=find_cluster_hostfile(asked.cluster, environ))
 
 
 def _resume_same_program(asked: Asked) -> tuple[Asked, list[str]]:
@@ -183,13 +195,23 @@ def gather_facts(prepared: Prepared, environ: Mapping[str, str], *, probe: bool 
         mpi_version=mpi.version,
         mpirun=str(mpi.mpirun),
         mpi_source=mpi.source,
-        addresses=resolve_addresses(hosts),
+        addresses=_find_addresses(hosts, request.ssh_configs),
         has_ssh=_is_on_path("ssh", environ),
         now_s=time.time(),
     )
     remote = [host for host in hosts if not facts.is_launcher(host.name)]
     known = _probe_remote(remote, request) if probe else read_cached_facts(remote)
     return replace(facts, hosts=known)
+
+
+def _find_addresses(hosts: list[Host], ssh_configs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return hosts' addresses: from the ssh_config beside the hostfile, else by their names."""
+    found: dict[str, str] = {}
+    for path in ssh_configs:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        found = {**parse_ssh_addresses(text, [host.name for host in hosts]), **found}
+    others = resolve_addresses([host for host in hosts if host.name not in found])
+    return {**others, **{name: (address,) for name, address in found.items()}}
 
 
 def _is_on_path(program: str, environ: Mapping[str, str]) -> bool:

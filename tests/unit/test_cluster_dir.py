@@ -90,7 +90,7 @@ def test_names_that_are_none(name, environ):
 
 def test_listing_and_finding(environ):
     assert list_clusters(environ) == []
-    with pytest.raises(ConfigError, match="none is"):
+    with pytest.raises(ConfigError, match="there is none"):
         find_cluster("lab", environ)
     make(environ, "lab", "other")
     assert [cluster.name for cluster in list_clusters(environ)] == ["lab", "other"]
@@ -118,8 +118,12 @@ def test_the_link_to_the_newest_hostfile(tmp_path):
 def test_a_hostfile_of_ones_own_is_never_replaced(tmp_path):
     own = tmp_path / "hostfile"
     own.write_text("node1\n")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "hostfile").symlink_to(own)
     link, warning = link_hostfile(tmp_path / "x", tmp_path)
     assert link is None
     assert "stays as it is" in warning
+    link, warning = link_hostfile(tmp_path / "clusters" / "x" / "hostfile", tmp_path / "b")
+    assert link is None
     unlink_hostfile(tmp_path / "x", [own])
     assert own.read_text() == "node1\n"

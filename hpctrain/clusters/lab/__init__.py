@@ -50,6 +50,8 @@ def up(plan: ClusterPlan, directory: ClusterDirectory, console: Console) -> Clus
     Raises:
         ClusterError: a step failed; what was made stays, for ``down`` or another ``up``.
     """
+    from dataclasses import replace
+
     from hpctrain.clusters.cluster_dir import ClusterRecord
     from hpctrain.clusters.lab.build import LabBuilder, choosing_addresses
     from hpctrain.clusters.lab.faults import forget_faults
@@ -67,18 +69,23 @@ def up(plan: ClusterPlan, directory: ClusterDirectory, console: Console) -> Clus
             name=lab.name,
             provider="lab",
             created_s=before.created_s if before and not lab.makes_switch else time.time(),
-            state="creating",
+            state="up",
             nodes=plan.nodes,
             reachable_from_here=True,
             hostfile_links=before.hostfile_links if before else (),
             provider_data={"subnet": lab.subnet, "options": options_as_json(lab.options)},
         )
         builder = LabBuilder(lab, directory)
-        if not lab.changes_nothing:
-            directory.write(record)
+        if before is None or lab.makes_switch:
+            directory.write(replace(record, state="creating"))
+        else:  # what is up stays up, whatever becomes of this change
+            pending = [*lab.to_start, *lab.to_reshape]
+            data = {**before.provider_data, "pending": pending}
+            directory.write(replace(before, provider_data=data))
         if lab.to_clear:
             remove_lab(lab.name, plan.request.environ)
         if lab.makes_switch:
+            builder.clear_files()
             builder.make_switch()
     builder.stop_nodes()
     builder.make_files()
@@ -86,7 +93,6 @@ def up(plan: ClusterPlan, directory: ClusterDirectory, console: Console) -> Clus
     builder.reshape_nodes()
     for node in (*lab.to_start, *lab.to_reshape):
         forget_faults(directory, node)
-    record = _with_state(record, "up")
     directory.write(record)
     if lab.to_start or lab.to_reshape:
         for line in measure_lab(lab, console):
@@ -123,10 +129,15 @@ def down(plan: DownPlan, directory: ClusterDirectory, console: Console) -> None:
     """
     import os
 
+    from hpctrain.clusters.lab.facts import check_root
     from hpctrain.clusters.lab.remove import remove_lab
+    from hpctrain.errors import ClusterError
 
+    check_root()
     remove_lab(directory.name, os.environ)
     directory.remove()
+    if directory.path.exists():
+        raise ClusterError(f"{directory.path}: cannot be removed. Remove it by hand.")
 
 
 def find_names() -> frozenset[str]:
@@ -134,9 +145,3 @@ def find_names() -> frozenset[str]:
     from hpctrain.clusters.lab.find import find_labs
 
     return find_labs()
-
-
-def _with_state(record: ClusterRecord, state: str) -> ClusterRecord:
-    from dataclasses import replace
-
-    return replace(record, state=state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -55,14 +56,22 @@ class LabBuilder:
             plan.nodes, run_on_all(self._make_node_files, plan.nodes), strict=True
         ):
             host_keys[node.host_name] = key
-        write(files.KNOWN_HOSTS, files.render_known_hosts(host_keys))
+        ssh_config = files.render_lab_ssh_config(plan)
+        # Changed in place: nodes have these mounted, and would not see new files of the name.
+        for name, text in (
+            (files.HOSTS, files.render_hosts(plan)),
+            (files.KNOWN_HOSTS, files.render_known_hosts(host_keys)),
+            (files.NODE_SSH_CONFIG, ssh_config),
+        ):
+            (self.directory.path / name).touch(mode=0o644)
+            (self.directory.path / name).write_text(text)
         write(files.SSHD_CONFIG, files.render_sshd_config(plan))
-        write(self.directory.ssh_config.name, files.render_lab_ssh_config(plan))
-        # Nodes have this one mounted: it is changed in place, for a new one they would not see.
-        hosts = self.directory.path / files.HOSTS
-        hosts.touch(mode=0o644)
-        hosts.write_text(files.render_hosts(plan))
+        write(self.directory.ssh_config.name, ssh_config)
         write(self.directory.hostfile.name, files.render_lab_hostfile(plan), mode=0o644)
+
+    def clear_files(self) -> None:
+        """Remove what nodes of an earlier lab of this name have left on their disks."""
+        shutil.rmtree(self.directory.path / "nodes", ignore_errors=True)
 
     def make_switch(self) -> None:
         """Make the switch."""
@@ -174,7 +183,9 @@ def take_steps(executor: LocalExecutor, steps: Iterable[Step], search_path: str)
         done = executor.run(command, timeout_s=STEP_TIMEOUT_S, stdin=step.stdin)
         if not done.ok and not step.may_fail:
             what = " ".join(step.argv) + (f" ({step.stdin.strip()})" if step.stdin else "")
-            raise ClusterError(f"lab: this failed: {what}: {done.stderr.strip() or done.last_words}.")
+            raise ClusterError(
+                f"lab: this failed: {what}: {done.stderr.strip() or done.last_words}."
+            )
 
 
 def wait_until(

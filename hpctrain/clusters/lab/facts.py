@@ -63,6 +63,7 @@ class LabFacts:
         before: what a lab of this name was asked to be; None for a new one.
         subnet: the network of that lab.
         is_whole: whether its ``up`` came to its end.
+        pending: nodes that a later ``up`` began to change and did not say that it had.
         nodes: its nodes, as far as the kernel knows them.
         running: those of them that run.
         has_link: whether this machine has its interface to the lab.
@@ -77,6 +78,7 @@ class LabFacts:
     before: LabOptions | None = None
     subnet: str | None = None
     is_whole: bool = False
+    pending: frozenset[str] = frozenset()
     nodes: frozenset[str] = frozenset()
     running: frozenset[str] = frozenset()
     has_link: bool = False
@@ -102,14 +104,13 @@ def check_machine(environ: Mapping[str, str]) -> None:
         raise ClusterError(
             f"lab: nodes are made of Linux namespaces, got {sys.platform}; expected linux. {OFFER}"
         )
+    errors = []
+    try:
+        check_root()
+    except ClusterError as missing:
+        errors += missing.messages
     path = search_path(environ)
     absent = sorted({pkg for name, pkg in PROGRAMS.items() if not shutil.which(name, path=path)})
-    errors = []
-    if os.geteuid() != 0:
-        errors.append(
-            f"lab: namespaces and links need root, got user id {os.geteuid()}; expected 0. "
-            f"Use sudo. {OFFER}"
-        )
     if absent:
         errors.append(
             f"lab: programs are missing, got no {', '.join(absent)}; expected all of "
@@ -117,6 +118,19 @@ def check_machine(environ: Mapping[str, str]) -> None:
             f"apt-get install {' '.join(absent)}. {OFFER}"
         )
     raise_all(ClusterError, errors)
+
+
+def check_root() -> None:
+    """Refuse anybody but root.
+
+    Raises:
+        ClusterError: somebody else asks.
+    """
+    if os.geteuid() != 0:
+        raise ClusterError(
+            f"lab: namespaces and links need root, got user id {os.geteuid()}; expected 0. "
+            f"Use sudo. {OFFER}"
+        )
 
 
 def gather_lab_facts(
@@ -140,6 +154,7 @@ def gather_lab_facts(
         before=options_from_json(data["options"]) if data else None,
         subnet=data.get("subnet"),
         is_whole=record is not None and record.state == "up",
+        pending=frozenset(data.get("pending", ())),
         nodes=frozenset(find_nodes(directory.name)),
         running=frozenset(find_inits(directory.name)),
         has_link=has_machine_link(directory.name),

@@ -10,7 +10,8 @@ from hpctrain.clusters.lab.plan import LabNode, LabPlan
 KEY, SSHD_CONFIG, KNOWN_HOSTS, HOSTS = "id", "sshd_config", "known_hosts", "hosts"
 # PIDs repeat between nodes, and Open MPI names folders in TMPDIR by them: one for each node.
 NODE_TMPDIR = "/run/tmp"
-MACHINE_FILES = {"hosts": "/etc/hosts", "ssh_config": "/etc/ssh/ssh_config"}
+NODE_SSH_CONFIG = "node_ssh_config"
+MACHINE_FILES = {HOSTS: "/etc/hosts", NODE_SSH_CONFIG: "/etc/ssh/ssh_config"}
 
 
 def node_folder(plan: LabPlan, node: str) -> str:
@@ -81,14 +82,14 @@ def render_sshd_config(plan: LabPlan) -> str:
 def render_init(plan: LabPlan, node: LabNode) -> str:
     """Return the script that is a node's first process: with it everything in the node ends."""
     own = node_folder(plan, node.name)
-    disk = _render_private_disk(plan, own) if plan.options.private_disk else []
+    private = plan.options.private_disk
+    disk = _render_private_disk(plan, own) if private else ["mount -t proc proc /proc"]
     lines = [
         "#!/bin/sh",
         f"# Made by hpctrain: the first process of {node.host_name}.",
         "set -eu",
         f"umask 022; cd {_q(own)}",
         *disk,
-        "mount -t proc proc /proc",
         "mount -t sysfs sysfs /sys",
         f"echo {node.host_name} > /proc/sys/kernel/hostname",
         "mount -t tmpfs -o mode=1777 shm /dev/shm",
@@ -150,7 +151,10 @@ def _render_private_disk(plan: LabPlan, own: str) -> list[str]:
         lines.append(f'mount --bind "$disk/hidden-{number}" {there}')
     lines += [
         'mount --rbind /dev "$root/dev"',
-        'cd "$root"; pivot_root . .; umount -l .; cd /',
+        'mount -t tmpfs run "$root/run"; mkdir "$root/run/before"',
+        'cd "$root"; pivot_root . run/before; cd /',
+        "mount -t proc proc /proc",  # umount asks it
+        "umount -l /run/before; umount /run",
     ]
     return lines
 

@@ -26,7 +26,7 @@ from hpctrain.clusters.lab.shape import (
 )
 from hpctrain.clusters.provider import Console
 
-PINGS, PING_TIMEOUT_S = 9, 0.2
+PINGS, PING_TIMEOUT_S = 21, 0.2
 TRANSFER_S, LEAST_TRANSFER_ROUND_TRIPS = 0.35, 12
 MOST_TRANSFER_BYTES = 512 << 20
 COUNTED_PACKETS, COUNTING_S, COUNTED_BYTES = 4000, 0.4, 100

@@ -103,7 +103,9 @@ def plan_lab(request: ClusterRequest, facts: LabFacts) -> ClusterPlan:
     reshaped = [
         node.name
         for node in nodes
-        if before is not None and node.name in running and before.shape_of(node.name) != node.shape
+        if before is not None
+        and node.name in running
+        and (before.shape_of(node.name) != node.shape or node.name in facts.pending)
     ]
     plan = LabPlan(
         name=request.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterRecord
 from hpctrain.clusters.lab.build import answers_ssh
 from hpctrain.clusters.lab.faults import read_faults
@@ -20,6 +22,9 @@ def lab_status(directory: ClusterDirectory) -> ClusterStatus:
         ClusterError: its record cannot be read.
     """
     name = directory.name
+    if os.geteuid() != 0:
+        lines: tuple[str, ...] = ("only root can look at it. Use sudo.",)
+        return ClusterStatus(name, "lab", "unknown", (), (), lines)
     record = directory.read()
     there = find_leftovers(name)
     down = f"Remove it: hpctrain cluster down --name {name}"
