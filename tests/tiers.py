@@ -114,6 +114,7 @@ PIECES: Mapping[str, Piece] = {
             for name, spec in mpi_flavours.WHEELS.items()
         ),
         Piece("sshd", lambda: _no_program("sshd", "ssh", "ssh-keygen"), "make test-deps"),
+        Piece("rsync", lambda: _no_program("rsync"), "make test-deps"),
         Piece("netns", _no_namespaces, "make test-deps, as root on Linux"),
         Piece("terraform", _no_terraform, "https://developer.hashicorp.com/terraform/install"),
         Piece("aws-provider", _no_aws_provider, "a mirror (HPCTRAIN_TF_MIRROR) or the network"),

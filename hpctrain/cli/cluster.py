@@ -134,15 +134,33 @@ def hosts(name: str, as_json: bool) -> None:
 
 @command.command()
 @name_option()
+def fetch(name: str) -> None:
+    """Bring back the results of runs that outlived the connection to a cluster."""
+    from hpctrain.clusters.head_run import fetch_pending
+    from hpctrain.clusters.overview import read_cluster
+
+    for line in fetch_pending(*read_cluster(name, os.environ)):
+        click.echo(line)
+
+
+@command.command()
+@name_option()
 @yes_option
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
+@click.option(
+    "--discard-results", is_flag=True, help="Also where results of runs were not fetched."
+)
 @json_option
-def down(name: str, yes: bool, dry_run: bool, as_json: bool) -> None:
+def down(name: str, yes: bool, dry_run: bool, discard_results: bool, as_json: bool) -> None:
     """Remove a cluster, or what a crash has left of it."""
     from hpctrain.clusters.console import ClusterConsole
     from hpctrain.clusters.make import plan_removal, remove_cluster
 
     provider, directory, made = plan_removal(name, os.environ)
+    if not (discard_results or dry_run):
+        from hpctrain.clusters.head_run import refuse_unfetched
+
+        refuse_unfetched(directory)
     if as_json:
         click.echo(json.dumps({"name": name, "removes": list(made.lines)}, indent=2))
     elif dry_run:

@@ -69,6 +69,11 @@ saved and resumable; 130 Ctrl-C; 128+n signal n.
 )
 @click.option("-H", "host_list", metavar="LIST", help="Hosts and slots: a:2,node[1-4]:8.")
 @click.option(
+    "--sync",
+    is_flag=True,
+    help="First bring what git tracks, and what the configuration names, to the hosts by rsync.",
+)
+@click.option(
     "--config",
     "config_name",
     metavar="FILE.toml",
@@ -118,6 +123,7 @@ def command(
     hosts: Path | None,
     host_list: str | None,
     cluster: str | None,
+    sync: bool,
     config_name: str | None,
     overrides: tuple[str, ...],
     name: str | None,
@@ -157,7 +163,16 @@ def command(
     )
     if as_json and not (dry_run or explain):
         click.echo("warning: --json is ignored without --dry-run or --explain", err=True)
+    if cluster is not None:
+        from hpctrain.clusters.from_outside import find_outside_cluster, start_from_outside
+
+        if outside := find_outside_cluster(cluster, os.environ):
+            return start_from_outside(outside, asked, dry_run=dry_run or explain)
     prepared = prepare_request(asked, os.environ)
+    if sync and not (dry_run or explain):
+        from hpctrain.clusters.from_outside import sync_hosts
+
+        sync_hosts(asked, prepared)
     facts = gather_facts(prepared, os.environ, probe=probe)
     if prepared.is_trainer:
         check_trainer(prepared.config, facts)

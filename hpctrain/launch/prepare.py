@@ -84,7 +84,7 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     """
     asked, resume_warnings = _resume_same_program(_with_cluster(asked, environ))
     is_trainer = not asked.program
-    config = _read_config(asked)
+    config = read_config(asked)
     errors: list[str] = []
     program_problems = [] if is_trainer else _check_program(asked.program, environ)
     if asked.resume and asked.name is None:
@@ -93,7 +93,7 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
         errors.append("--hosts and -H are both given; expected one of them.")
     name = asked.name
     if name is None:
-        name = _default_name(asked.program, asked.config_name, asked.runs_dir)
+        name = default_run_name(asked.program, asked.config_name, asked.runs_dir)
     try:
         check_name(name)
     except RunDirectoryError as wrong:
@@ -160,7 +160,7 @@ def _resume_same_program(asked: Asked) -> tuple[Asked, list[str]]:
     return asked, []
 
 
-def _read_config(asked: Asked) -> Config:
+def read_config(asked: Asked) -> Config:
     """Return the configuration; a training that is resumed keeps its own where none is given."""
     recipe = None if asked.config_name is None else find_recipe(asked.config_name)
     overrides = asked.overrides
@@ -363,7 +363,7 @@ def _python_script(program: tuple[str, ...]) -> str | None:
     return None
 
 
-def _default_name(program: tuple[str, ...], config_name: str | None, runs_dir: Path) -> str:
+def default_run_name(program: tuple[str, ...], config_name: str | None, runs_dir: Path) -> str:
     words = [Path(word).stem for word in program[:2] if not word.startswith("-")] or [
         Path(config_name).stem if config_name else "train"
     ]
