@@ -34,7 +34,8 @@ def run_here(lab, *words, **more):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A lab that looks like a cloud's cluster, and a project with a file that git does not know."""
-    with lab_up(tmp_path_factory.mktemp("outside"), "--private-disk") as lab:
+    hide = 'hide=["runs", "project"]'  # what is there later has come from here
+    with lab_up(tmp_path_factory.mktemp("outside"), "--private-disk", "--set", hide) as lab:
         python = lab.folder / "python"  # the one on the nodes; there, nobody has set PYTHONPATH
         python.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec "{sys.executable}" "$@"\n')
         python.chmod(0o755)
@@ -112,7 +113,6 @@ def test_a_dry_run_says_what_would_run_where(cluster):
 
 
 def test_sync_brings_code_to_the_hosts_of_a_hostfile(cluster):
-    """The project is new to the nodes: they were made before it, with disks of their own."""
     words = ["run", "--hosts", str(cluster.hostfile), "--sync", "--np", "4", "--name", "near"]
     (cluster.folder / "project" / "train.py").write_text(MPI_PROGRAM + "# changed since\n")
     done = run_here(cluster, *words, "--", sys.executable, "train.py")

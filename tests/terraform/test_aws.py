@@ -4,6 +4,7 @@ The stand-in (moto) has no machines: what ssh and rsync would do is answered by 
 seam `hpctrain.clusters.cloud.ssh_executor`. Everything else is the real thing.
 """
 
+import base64
 import json
 import os
 import signal
@@ -146,6 +147,7 @@ def check_no_secret(home, ec2, machine):
             assert "PRIVATEKEY" not in text, path
     sent = ec2.describe_instance_attribute(InstanceId=machine["InstanceId"], Attribute="userData")
     assert "PRIVATE KEY" not in str(sent)
+    assert len(base64.b64decode(sent["UserData"]["Value"])) < 16384  # EC2's limit
     assert not any("PRIVATE KEY" in str(command) for command in home.nodes.commands)
 
 
@@ -171,7 +173,7 @@ def test_efa_on_spot_in_the_default_network(home, aws):
 
 def test_ctrl_c_in_the_middle_is_passed_on_once(home, aws, monkeypatch):
     """It ends when Terraform has written its state; what exists is said, and `down` finds it."""
-    from hpctrain.clusters.cloud.up import ResourceLines
+    from hpctrain.clusters.cloud.apply import ResourceLines
 
     seen = ResourceLines.__call__
 

@@ -1,7 +1,7 @@
 """Clusters on AWS and GCP, made by Terraform. Here: the provider, the same for both clouds.
 
 `settings.py` says what is asked for, `root.py` renders it for Terraform, `terraform.py` drives
-Terraform, `plan.py`, `up.py` and `down.py` are the three things that people do.
+Terraform, `plan.py`, `apply.py` and `destroy.py` are the three things that people do.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def up(plan: ClusterPlan, directory: ClusterDirectory, console: Console) -> Clus
     Raises:
         ClusterError: it stopped half-way; says what exists, what it costs and how to go on.
     """
-    from hpctrain.clusters.cloud.up import carry_out
+    from hpctrain.clusters.cloud.apply import carry_out
 
     return carry_out(plan, directory, console, ssh_executor())
 
 
 def status(directory: ClusterDirectory) -> ClusterStatus:
     """Ask every node over ssh; the cloud itself is not asked."""
-    from hpctrain.clusters.cloud.status import cloud_status
+    from hpctrain.clusters.cloud.health import cloud_status
 
     return cloud_status(directory, ssh_executor())
 
@@ -72,7 +72,7 @@ def plan_down(directory: ClusterDirectory) -> DownPlan:
     Raises:
         ClusterError: it cannot be read.
     """
-    from hpctrain.clusters.cloud.down import plan_cloud_down
+    from hpctrain.clusters.cloud.destroy import plan_cloud_down
 
     _need_python_terraform()
     return plan_cloud_down(directory)
@@ -84,7 +84,7 @@ def down(plan: DownPlan, directory: ClusterDirectory, console: Console) -> None:
     Raises:
         ClusterError: something is left; the directory stays.
     """
-    from hpctrain.clusters.cloud.down import carry_out_down
+    from hpctrain.clusters.cloud.destroy import carry_out_down
 
     carry_out_down(plan, directory, console)
 
