@@ -26,10 +26,14 @@ def complete_cluster_name(
 def complete_node(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    from hpctrain.clusters.cluster_dir import find_cluster
+    from hpctrain.clusters.overview import read_cluster
+    from hpctrain.errors import HpctrainError
 
-    record = find_cluster(ctx.params.get("name") or "lab", os.environ).read()
-    names = [node.name for node in record.nodes] if record else []
+    try:
+        _, record = read_cluster(ctx.params.get("name") or "lab", os.environ)
+    except HpctrainError:
+        return []
+    names = [node.name for node in record.nodes]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 

@@ -60,8 +60,9 @@ def find_processes(lab: str | None = None) -> list[Process]:
     for entry in os.listdir("/proc") if inodes else ():
         if entry.isdigit() and (space := inodes.get(_network_of(entry))):
             numbers = _pid_numbers(entry)
-            within = len(numbers) > 1
-            found.append(Process(int(entry), space, within and numbers[-1] == "1", within))
+            # Two numbers, ours and the node's: in a node there may be namespaces again.
+            is_init = len(numbers) == 2 and numbers[1] == "1"
+            found.append(Process(int(entry), space, is_init, len(numbers) > 1))
     return found
 
 

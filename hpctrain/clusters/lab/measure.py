@@ -6,10 +6,12 @@ has to be started there. One pair of nodes is measured for each kind of link the
 
 from __future__ import annotations
 
+import contextlib
 import random
 import select
 import socket
 import statistics
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +30,8 @@ from hpctrain.clusters.provider import Console
 
 PINGS, PING_TIMEOUT_S = 21, 0.2
 TRANSFER_S, LEAST_TRANSFER_ROUND_TRIPS = 0.35, 12
-MOST_TRANSFER_BYTES = 512 << 20
+MOST_TRANSFER_BYTES = 4 << 30  # never reached before the time is over, but by a bug
+CHUNK_S, SMALLEST_CHUNK_BYTES, LARGEST_CHUNK_BYTES = 0.01, 1 << 14, 4 << 20
 COUNTED_PACKETS, COUNTING_S, COUNTED_BYTES = 4000, 0.4, 100
 HEADER_BYTES = 42  # Ethernet, IP and UDP
 MOST_PAIRS = 4
@@ -159,6 +162,9 @@ def _count(
 def _transfer(lab: str, sender: LabNode, receiver: LabNode, round_trip_s: float) -> float | None:
     """Return what one TCP connection carries once it is under way, in bits per second."""
     length_s = TRANSFER_S + LEAST_TRANSFER_ROUND_TRIPS * round_trip_s
+    rate = expected(sender.shape, receiver.shape)[0] or float("inf")
+    # Large enough that the kernel does the work, small enough for a slow link.
+    chunk_bytes = int(min(max(rate / 8 * CHUNK_S, SMALLEST_CHUNK_BYTES), LARGEST_CHUNK_BYTES))
     with (
         _socket(lab, receiver, socket.SOCK_STREAM) as listener,
         _socket(lab, sender, socket.SOCK_STREAM) as here,
@@ -170,44 +176,47 @@ def _transfer(lab: str, sender: LabNode, receiver: LabNode, round_trip_s: float)
             there, _ = listener.accept()
         except OSError:
             return None
-        stop = threading.Event()
-        feeder = threading.Thread(target=_feed, args=(here, stop), daemon=True)
+        feeder = threading.Thread(target=_feed, args=(here, chunk_bytes), daemon=True)
         with there:
-            there.settimeout(length_s + 2)
+            _limit_waits(there, length_s + 1)
+            _limit_waits(here, length_s + 1)
             feeder.start()
             try:
-                return _drain(there, length_s)
+                return _drain(there, length_s, chunk_bytes)
             finally:
-                stop.set()
-                feeder.join(timeout=2)
+                here.shutdown(socket.SHUT_RDWR)
+                feeder.join()
 
 
-def _feed(here: socket.socket, stop: threading.Event) -> None:
-    chunk, sent = bytes(1 << 18), 0
-    here.settimeout(0.1)
-    while not stop.is_set() and sent < MOST_TRANSFER_BYTES:
-        try:
+def _limit_waits(end: socket.socket, limit_s: float) -> None:
+    """Have the kernel end a wait: Python's own time limit would make it hand over small pieces."""
+    limit = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
+    end.settimeout(None)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        end.setsockopt(socket.SOL_SOCKET, option, limit)
+
+
+def _feed(here: socket.socket, chunk_bytes: int) -> None:
+    chunk, sent = bytes(chunk_bytes), 0
+    with contextlib.suppress(OSError):
+        while sent < MOST_TRANSFER_BYTES:
             sent += here.send(chunk)
-        except TimeoutError:
-            continue
-        except OSError:
-            return
 
 
-def _drain(there: socket.socket, length_s: float) -> float | None:
+def _drain(there: socket.socket, length_s: float, chunk_bytes: int) -> float | None:
     """Count what arrives in the later two thirds: first come a full bucket and a slow start."""
     begun_s = time.monotonic()
-    buffer, counted, counting_since_s = bytearray(1 << 20), 0, 0.0
-    while (now_s := time.monotonic()) < begun_s + length_s:
+    buffer, counted, counting_since_s = bytearray(chunk_bytes), 0, 0.0
+    while time.monotonic() < begun_s + length_s:
         try:
-            received = there.recv_into(buffer)
+            received = there.recv_into(buffer, chunk_bytes, socket.MSG_WAITALL)
         except OSError:
             break
         if not received:
             break
         if counting_since_s:
             counted += received
-        elif now_s > begun_s + length_s / 3:
+        elif time.monotonic() > begun_s + length_s / 3:
             counting_since_s = time.monotonic()
     passed_s = time.monotonic() - counting_since_s
     return 8 * counted / passed_s if counting_since_s and counted else None

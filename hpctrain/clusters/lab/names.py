@@ -48,7 +48,7 @@ def machine_link(lab: str) -> str:
     """Return the name of this machine's interface to a lab.
 
     >>> machine_link("lab"), machine_link("a-very-long-name")
-    ('hpc-lab', 'hpc-3d3bd2dc')
+    ('hpc-lab', 'hpc-c247f340')
     """
     plain = f"hpc-{lab}"
     return plain if len(plain) <= LONGEST_LINK_NAME else f"hpc-{zlib.crc32(lab.encode()):08x}"

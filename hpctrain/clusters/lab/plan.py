@@ -140,7 +140,7 @@ def plan_lab_subnet(name: str, in_use: Iterable[str]) -> str:
     """Return a network that overlaps none in use; the same name gets the same where it is free.
 
     >>> plan_lab_subnet("lab", ["10.0.0.0/8"])
-    '198.18.239.0/24'
+    '198.19.196.0/24'
 
     Raises:
         ClusterError: all of them are in use.
