@@ -35,16 +35,32 @@ def instances(ec2, name):
     }
 
 
-def leftovers(ec2, name):
-    """Everything that carries a cluster's tag, but for machines that are terminated."""
-    tagged = ec2.describe_tags(Filters=[{"Name": "tag:hpctrain-cluster", "Values": [name]}])["Tags"]
-    ended = {
-        each["InstanceId"]
-        for reservation in ec2.describe_instances()["Reservations"]
-        for each in reservation["Instances"]
-        if each["State"]["Name"] == "terminated"
+def card_of(machine):
+    """The first network card, on which the public address is."""
+    return machine["NetworkInterfaces"][0]["NetworkInterfaceId"]
+
+
+KINDS = {
+    "describe_addresses": ("Addresses", "AllocationId"),
+    "describe_internet_gateways": ("InternetGateways", "InternetGatewayId"),
+    "describe_key_pairs": ("KeyPairs", "KeyName"),
+    "describe_launch_templates": ("LaunchTemplates", "LaunchTemplateId"),
+    "describe_network_interfaces": ("NetworkInterfaces", "NetworkInterfaceId"),
+    "describe_placement_groups": ("PlacementGroups", "GroupName"),
+    "describe_security_groups": ("SecurityGroups", "GroupId"),
+    "describe_subnets": ("Subnets", "SubnetId"),
+    "describe_volumes": ("Volumes", "VolumeId"),
+    "describe_vpcs": ("Vpcs", "VpcId"),
+}
+
+
+def everything(ec2):
+    """All that exists, whether it carries a tag or not; machines are looked at apart."""
+    return {
+        f"{name} {each[key]}"
+        for call, (name, key) in KINDS.items()
+        for each in getattr(ec2, call)()[name]
     }
-    return {each["ResourceId"] for each in tagged} - ended
 
 
 def files_of(home, name):
@@ -53,6 +69,7 @@ def files_of(home, name):
 
 def test_up_again_grow_and_down(home, aws):
     """Up, a second up with nothing to do, 2 → 3 nodes, down: one cluster, for its time."""
+    before = everything(aws)
     home.nodes.gpus = 4
     asked = (*COMMON, "--name", "demo", "--set", "machine_type=g5.12xlarge", "--yes")
     done = home.hpctrain("up", *asked)
@@ -69,7 +86,7 @@ def test_up_again_grow_and_down(home, aws):
     assert (home.path / "work" / "hostfile").read_text() == hostfile
     ssh_config = home.directory("demo").ssh_config.read_text()
     head = aws.describe_addresses()["Addresses"][0]
-    assert head["InstanceId"] == made["demo-0"]["InstanceId"]
+    assert head["NetworkInterfaceId"] == card_of(made["demo-0"])
     assert f"Host demo-0 {addresses[0]}\n  HostName {head['PublicIp']}\n" in ssh_config
     assert (
         f"Host demo-1 {addresses[1]}\n  HostName {addresses[1]}\n  ProxyJump demo-0" in ssh_config
@@ -95,7 +112,7 @@ def test_up_again_grow_and_down(home, aws):
     done = home.hpctrain("down", "--name", "demo", "--yes")
     assert done.code == 0, done.err
     assert instances(aws, "demo") == {}
-    assert leftovers(aws, "demo") == set()
+    assert everything(aws) == before
     assert not home.directory("demo").path.exists()
     assert not (home.path / "work" / "hostfile").is_symlink()
 
@@ -152,6 +169,7 @@ def check_no_secret(home, ec2, machine):
 
 
 def test_efa_on_spot_in_the_default_network(home, aws):
+    before = everything(aws)
     home.nodes.gpus = 8
     asked = (*COMMON, *SMALL, "--set", "machine_type=p4d.24xlarge", "--set", "spot=true")
     done = home.hpctrain("up", *asked, "--name", "efa", "--yes")
@@ -162,19 +180,21 @@ def test_efa_on_spot_in_the_default_network(home, aws):
     cards = data["NetworkInterfaces"]
     assert [card["InterfaceType"] for card in cards] == ["efa", "efa-only", "efa-only", "efa-only"]
     assert data["InstanceMarketOptions"]["MarketType"] == "spot"
-    own = [vpc for vpc in aws.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]]
-    assert own == []
-    addresses = {each["InstanceId"] for each in aws.describe_addresses()["Addresses"]}
-    assert addresses == {each["InstanceId"] for each in instances(aws, "efa").values()}
+    made = instances(aws, "efa").values()
+    networks = {vpc["VpcId"] for vpc in aws.describe_vpcs()["Vpcs"] if vpc["IsDefault"]}
+    assert {each["VpcId"] for each in made} == networks
+    addresses = {each["NetworkInterfaceId"] for each in aws.describe_addresses()["Addresses"]}
+    assert addresses == {card_of(each) for each in made}
     done = home.hpctrain("down", "--name", "efa", "--yes")
     assert done.code == 0, done.err
-    assert leftovers(aws, "efa") == set()
+    assert everything(aws) == before
 
 
 def test_ctrl_c_in_the_middle_is_passed_on_once(home, aws, monkeypatch):
     """It ends when Terraform has written its state; what exists is said, and `down` finds it."""
     from hpctrain.clusters.cloud.apply import ResourceLines
 
+    before = everything(aws)
     seen = ResourceLines.__call__
 
     def press_at_the_first_machine(self, message):
@@ -183,7 +203,7 @@ def test_ctrl_c_in_the_middle_is_passed_on_once(home, aws, monkeypatch):
         if message.type == "apply_start" and "aws_instance" in at and not pressed:
             pressed.append(at)
             threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-            threading.Timer(1.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Timer(1.03, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     pressed: list[str] = []
     monkeypatch.setattr(ResourceLines, "__call__", press_at_the_first_machine)
@@ -197,7 +217,7 @@ def test_ctrl_c_in_the_middle_is_passed_on_once(home, aws, monkeypatch):
     monkeypatch.setattr(ResourceLines, "__call__", seen)
     done = home.hpctrain("down", "--name", "stop", "--yes")
     assert done.code == 0, done.err
-    assert leftovers(aws, "stop") == set()
+    assert everything(aws) == before
     assert instances(aws, "stop") == {}
 
 

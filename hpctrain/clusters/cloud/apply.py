@@ -24,7 +24,7 @@ from hpctrain.clusters.cloud.plan import (
     terraform_environ,
 )
 from hpctrain.clusters.cloud.prices import estimate_price, read_prices
-from hpctrain.clusters.cloud.terraform import TerraformAdapter
+from hpctrain.clusters.cloud.terraform import TerraformAdapter, interrupts_ignored
 from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterRecord
 from hpctrain.clusters.provider import ClusterPlan, Console
 from hpctrain.errors import EXIT_INTERRUPTED, ClusterError
@@ -97,7 +97,9 @@ def carry_out(
     except (ClusterError, KeyboardInterrupt) as problem:
         stopped = adapter.interrupts > 0 or isinstance(problem, KeyboardInterrupt)
         messages = problem.messages if isinstance(problem, ClusterError) else ()
-        raise half_way(plan, facts, adapter, messages, stopped=stopped) from problem
+        with interrupts_ignored():
+            error = half_way(plan, facts, adapter, messages, stopped=stopped)
+        raise error from problem
     directory.write_text("hostfile", outputs["hostfile"])
     record = replace(record, state="up")
     directory.write(record)

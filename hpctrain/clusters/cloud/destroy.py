@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from hpctrain.clusters.cloud.plan import FOLDER, has_state, state_count, terraform_environ
-from hpctrain.clusters.cloud.terraform import TerraformAdapter
+from hpctrain.clusters.cloud.terraform import TerraformAdapter, interrupts_ignored
 from hpctrain.clusters.cloud.apply import ResourceLines, on_interrupt
 from hpctrain.clusters.cluster_dir import ClusterDirectory
 from hpctrain.clusters.provider import Console, DownPlan
@@ -35,7 +35,8 @@ def carry_out_down(plan: DownPlan, directory: ClusterDirectory, console: Console
     if has_state(directory):
         adapter = _adapter(directory, console)
         failed = adapter.tear_down(ResourceLines(console))
-        left, _ = state_count(adapter)
+        with interrupts_ignored():
+            left, _ = state_count(adapter)
         if failed or left or adapter.interrupts:
             raise _not_removed(directory.name, failed, left, stopped=adapter.interrupts > 0)
     directory.remove()

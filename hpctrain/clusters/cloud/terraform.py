@@ -86,7 +86,7 @@ class TerraformAdapter(Terraform):
             ClusterError: with every error that Terraform reports.
         """
         code, messages, err = self._watched(
-            on_message, lambda: self.plan(out=file, json=IsFlagged, lock=lock)
+            on_message, lambda: self.plan(out=file, var=None, json=IsFlagged, lock=lock)
         )
         if code not in (0, 2):
             raise ClusterError(*failure("terraform plan", code, messages, err))
@@ -109,7 +109,7 @@ class TerraformAdapter(Terraform):
             on_message,
             # -force is gone since Terraform 0.15; the library still gives it by default.
             lambda: self.destroy(
-                force=IsNotFlagged, auto_approve=IsFlagged, json=IsFlagged,
+                force=IsNotFlagged, auto_approve=IsFlagged, var=None, json=IsFlagged,
                 lock_timeout=STATE_LOCK_TIMEOUT,
             ),
         )  # fmt: skip
@@ -207,6 +207,19 @@ class TerraformAdapter(Terraform):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Let nobody interrupt the saying of what was left by an interrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def failure(what: str, code: int, messages: Sequence[Message], stderr: str) -> list[str]:
