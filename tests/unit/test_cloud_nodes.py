@@ -1,10 +1,15 @@
 """Waiting for nodes, setting them up, what is said when it goes wrong; ssh is recorded."""
 
+import subprocess
+
 import pytest
 
+from hpctrain.clusters import head_run
+from hpctrain.clusters.cloud import boot_wait, node_setup
 from hpctrain.clusters.cloud.access import NodeAccess, forget_hosts
 from hpctrain.clusters.cloud.boot_wait import wait_for_nodes
 from hpctrain.clusters.cloud.node_setup import NodeSetup
+from hpctrain.clusters.cloud.root import MODULES
 from hpctrain.clusters.cluster_dir import ClusterNode
 from hpctrain.errors import ClusterError
 from hpctrain.executor import Completed, RecordingExecutor
@@ -123,3 +128,20 @@ def test_the_check_names_everything_that_is_wrong(tmp_path):
 def test_only_the_lines_of_changed_addresses_are_forgotten():
     known = "10.0.0.4,c-0 ssh-ed25519 A\n10.0.0.44 ssh-ed25519 B\n"
     assert forget_hosts(known, ["10.0.0.4"]) == "10.0.0.44 ssh-ed25519 B\n"
+
+
+SCRIPTS = {
+    "prepare_node.sh": ("sh", (MODULES / "cluster_layout/files/prepare_node.sh").read_text()),
+    "the look at a node": ("sh", boot_wait._LOOK),
+    "a file for ssh": ("sh", node_setup._PUT),
+    "a key for ssh": ("sh", node_setup._ALLOW),
+    "the start of a run": ("bash", head_run._START),
+    "the following of a run": ("sh", head_run._FOLLOW),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_what_nodes_are_told_is_shell(name):
+    shell, text = SCRIPTS[name]
+    done = subprocess.run([shell, "-n"], input=text, text=True, capture_output=True, check=False)
+    assert done.stderr == ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from hpctrain.clusters.cloud.apply import ResourceLines, on_interrupt
 from hpctrain.clusters.cloud.plan import FOLDER, has_state, state_count, terraform_environ
 from hpctrain.clusters.cloud.terraform import TerraformAdapter, interrupts_ignored
-from hpctrain.clusters.cloud.apply import ResourceLines, on_interrupt
 from hpctrain.clusters.cluster_dir import ClusterDirectory
 from hpctrain.clusters.provider import Console, DownPlan
 from hpctrain.errors import EXIT_INTERRUPTED, ClusterError
