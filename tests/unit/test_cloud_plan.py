@@ -21,7 +21,7 @@ def plan(actions, **options):
     facts = CloudFacts(
         settings=settings, options=options, actions=actions, slots=1,
         price=estimate_price(read_prices(), "aws", settings, nodes=2),
-        terraform_version="1.11.4", scratch=Path("/nowhere"), is_new=True,
+        terraform_version="1.11.4", scratch=Path("/nowhere"),
     )  # fmt: skip
     return plan_cloud(ClusterRequest("demo", "aws", 2, options, {}), facts)
 

@@ -54,7 +54,6 @@ class CloudFacts:
     price: Price
     terraform_version: str
     scratch: Path
-    is_new: bool
 
 
 def gather_cloud_facts(request: ClusterRequest, directory: ClusterDirectory) -> CloudFacts:
@@ -85,7 +84,6 @@ def gather_cloud_facts(request: ClusterRequest, directory: ClusterDirectory) -> 
         price=estimate_price(prices, request.provider, settings, nodes=settings.nodes),
         terraform_version=version,
         scratch=scratch,
-        is_new=record is None,
     )
 
 
@@ -153,6 +151,11 @@ def plan_cloud(request: ClusterRequest, facts: CloudFacts) -> ClusterPlan:
     warnings = [f"{each}: what is on this node's disk is lost" for each in lost]
     if settings.ssh_from_anywhere:
         warnings.append("ssh_from_anywhere: every machine of the internet may try to log in")
+    if request.provider == "gcp" and not settings.own_network:
+        warnings.append(
+            "own_network = false: Google's default network lets ssh in from everywhere, unless its "
+            "rule default-allow-ssh was removed"
+        )
     return ClusterPlan(
         request=request,
         nodes=tuple(ClusterNode(name, "", facts.slots) for name in names),
