@@ -25,9 +25,11 @@ from hpctrain.executor import Command, Completed, LocalExecutor, SshExecutor
 PENDING_FILE = "unfetched.json"
 WORK = "hpctrain-work"
 # Started in a session of its own; what it leaves: its PID, its output, its exit code.
+# The last command alone goes to the background: a shell that waited for it would hold ssh. What a
+# shell starts in the background ignores SIGINT, unless that is undone.
 _START = (
-    'cd "$1" && mkdir -p .hpctrain && rm -f ".hpctrain/$2.exit" && '
-    'setsid sh -c \'echo $$ > ".hpctrain/$0.pid"; "$@"; echo $? > ".hpctrain/$0.exit"\' '
+    'cd "$1" && mkdir -p .hpctrain && rm -f ".hpctrain/$2.exit" ".hpctrain/$2.pid" || exit 1; '
+    'setsid env --default-signal=INT,QUIT sh -c \'echo $$ > ".hpctrain/$0.pid"; "$@"; echo $? > ".hpctrain/$0.exit"\' '
     '"$2" "${@:3}" > ".hpctrain/$2.log" 2>&1 < /dev/null &'
 )
 _FOLLOW = (
