@@ -24,6 +24,7 @@ PACKAGES = (
     SystemPackage("openssh-client", "ssh", "launches over ssh"),
     SystemPackage("openssh-server", "sshd", "launches over ssh, multinode"),
     SystemPackage("iproute2", "ip", "multinode: network namespaces"),
+    SystemPackage("procps", "pgrep", "multinode: looking at nodes"),
 )
 
 
