@@ -37,6 +37,8 @@ demo: setup ## Train a small transformer on this machine: 2 ranks, mpirun, Horov
 	@echo "Next: . .venv/bin/activate; hpctrain preflight; hpctrain run --np 2 -- python your_script.py"
 
 cluster: setup ## Make a cluster and ./hostfile: PROVIDER=lab (on this machine, root) NODES=2
+	@test -e data/stdlib-bytes/index.json || \
+	    $(RUN) data prepare --source stdlib --tokenizer bytes --out data/stdlib-bytes
 	@$(RUN) cluster up --provider $(PROVIDER) --name $(NAME) --nodes $(NODES) $(CLUSTER_ARGS)
 
 cluster-down: setup ## Remove the cluster and all that belongs to it

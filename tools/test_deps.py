@@ -25,6 +25,7 @@ PACKAGES = (
     SystemPackage("openssh-server", "sshd", "launches over ssh, multinode"),
     SystemPackage("rsync", "rsync", "code to clusters, results back"),
     SystemPackage("iproute2", "ip", "multinode: network namespaces"),
+    SystemPackage("procps", "pgrep", "multinode: looking at nodes"),
 )
 
 

@@ -1,6 +1,5 @@
 """``hpctrain cluster`` with the lab: real nodes, runs from this shell, faults, crashes."""
 
-import contextlib
 import json
 import os
 import re
@@ -15,6 +14,8 @@ import launching
 import pytest
 from labs import Lab, lab_up, remove
 from launching import MPI_PROGRAM, WAITING_PROGRAM, wait_until
+
+from hpctrain.clusters.lab.cpu import free_cpu, limit_cpu
 
 EXCHANGE_PROGRAM = """
 import numpy
@@ -275,27 +276,48 @@ def test_a_node_with_a_part_of_the_cores(lab):
     assert [trace for trace in lab.traces() if trace.startswith("group")] == []
 
 
-@pytest.mark.needs("mpirun")
-@pytest.mark.parametrize("fault", ["link-down", "poweroff"])
-def test_a_run_that_loses_a_node_says_which(lab, name, fault):
-    """Nobody sends a farewell here: only probes of the connections find out."""
-    process = lab.start_run(
-        "--np", "4", "--", sys.executable, "-c", WAITING_PROGRAM, "621", name=name
-    )
+def test_the_stand_in_for_a_control_group(lab, monkeypatch):
+    monkeypatch.setattr("hpctrain.clusters.lab.cpu.CPU_GROUP_FOLDERS", ())
+    (lab.folder / "busy.py").write_text(BUSY)
     try:
-        launching.wait_for_output(lab.folder, range(4), name)
-        lab.cluster("fault", "n2", fault)
-        done = launching.finish(process, lab.folder, name)
-        assert done.returncode not in (0, 130)
-        assert re.search(rf"on {lab.host('n2')} failed first", done.stderr), done.stderr
-        assert f"{lab.host('n2')}: could not be swept" in done.stderr
+        assert "stand-in" in limit_cpu(lab.name, "n2", 0.3, os.environ["PATH"])
+        wait_until(lambda: cycles(lab), "the stand-in to start")
+        # Stopped for the rest of the time, but while sshd and python were being started.
+        assert float(lab.on("n2", f"{sys.executable} {lab.folder}/busy.py")) < 0.7
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        if fault == "link-down":
-            lab.cluster("fault", "n2", "link-up")
-            lab.on("n2", "pkill -9 -f [h]pctrain.launch.shim; pkill -9 prted; true")
-        else:
+        free_cpu(lab.name, "n2")
+    assert not cycles(lab)
+    states = lab.on("n2", "ps ax -o stat=").split()
+    assert not [state for state in states if state.startswith("T")]
+
+
+def cycles(lab):
+    return [trace for trace in lab.traces() if "duty_cycle" in trace]
+
+
+@pytest.mark.needs("mpirun")
+def test_a_run_that_loses_a_node_says_which(lab, tmp_path, name):
+    """Nobody sends a farewell here: only probes of the connections find out.
+
+    Two runs at once, each on a lab of its own, for it takes its time.
+    """
+    program = ("--np", "4", "--", sys.executable, "-c", WAITING_PROGRAM, "621")
+    with lab_up(tmp_path) as other:
+        cases = [(lab, "poweroff"), (other, "link-down")]
+        runs = [each.start_run(*program, name=name) for each, _ in cases]
+        try:
+            for each, fault in cases:
+                launching.wait_for_output(each.folder, range(4), name)
+                each.cluster("fault", "n2", fault)
+            for (each, _), process in zip(cases, runs, strict=True):
+                done = launching.finish(process, each.folder, name)
+                assert done.returncode not in (0, 130)
+                assert re.search(rf"on {each.host('n2')} failed first", done.stderr), done.stderr
+                assert f"{each.host('n2')}: could not be swept" in done.stderr
+        finally:
+            for process in runs:
+                process.kill()
+                process.communicate()
             assert lab.states()["n2"] == "off"
             lab.cluster("up")
     assert lab.states() == {"n1": "up", "n2": "up"}

@@ -62,11 +62,20 @@ def free_cpu(lab: str, node: str) -> None:
 
 
 def send_to_node(lab: str, node: str, number: signal.Signals) -> None:
-    """Send a signal to a node's programs, but for its first process, which holds it together."""
+    """Send a signal to a node's programs: not to its first process, which holds it together, and
+    not to its sshd, which ends a session whose process stops."""
     for each in find_processes(lab):
-        if each.space.node == node and each.is_within and not each.is_init:
+        is_program = each.is_within and not each.is_init and not _is_sshd(each.pid)
+        if each.space.node == node and is_program:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each.pid, number)
+
+
+def _is_sshd(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().startswith("sshd")
+    except OSError:
+        return True  # it has ended
 
 
 def _make_group(group: Path, share: float) -> None:
