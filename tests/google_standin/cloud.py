@@ -58,7 +58,9 @@ class Cloud:
         problem: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        (self.folder / "cloud.json").write_text(json.dumps(self.data, indent=1))
+        draft = self.folder / "draft"  # tests read while we write
+        draft.write_text(json.dumps(self.data, indent=1))
+        draft.replace(self.folder / "cloud.json")
         self.lock.close()
 
     def add(self, kind: str, planned: dict[str, Any]) -> Fill:
