@@ -124,7 +124,7 @@ def hosts(name: str, as_json: bool) -> None:
 
     from hpctrain.clusters.overview import read_cluster
 
-    directory, record = read_cluster(name, os.environ)
+    directory, record = read_cluster(name, os.environ, whole=True)
     if as_json:
         nodes = [asdict(node) for node in record.nodes]
         click.echo(json.dumps({"hostfile": str(directory.hostfile), "nodes": nodes}, indent=2))
@@ -170,7 +170,8 @@ def down(name: str, yes: bool, dry_run: bool, discard_results: bool, as_json: bo
     if made.question and not yes:
         click.echo("\n".join(made.lines), err=True)
         click.confirm(made.question, abort=True, err=True)
-    remove_cluster(provider, made, directory, ClusterConsole(quiet=as_json))
+    console = ClusterConsole(quiet=as_json)
+    remove_cluster(provider, made, directory, console, discard_results=discard_results)
     if not as_json:
         click.echo(f"{name}: removed")
 
@@ -202,7 +203,7 @@ def fault(name: str, node: str, faults: tuple[str, ...]) -> None:
     from hpctrain.errors import ConfigError
 
     wanted = parse_faults(faults)
-    directory, record = read_cluster(name, os.environ)
+    directory, record = read_cluster(name, os.environ, whole=True)
     if record.provider != "lab":
         raise ConfigError(
             f"--name: only a lab's nodes can be disturbed, got '{name}', which {record.provider} "

@@ -29,7 +29,7 @@ WORK = "hpctrain-work"
 # shell starts in the background ignores SIGINT, unless that is undone.
 _START = (
     'cd "$1" && mkdir -p .hpctrain && rm -f ".hpctrain/$2.exit" ".hpctrain/$2.pid" || exit 1; '
-    'setsid env --default-signal=INT,QUIT sh -c '
+    "setsid env --default-signal=INT,QUIT sh -c "
     '\'echo $$ > ".hpctrain/$0.pid"; "$@"; echo $? > ".hpctrain/$0.exit"\' '
     '"$2" "${@:3}" > ".hpctrain/$2.log" 2>&1 < /dev/null &'
 )

@@ -12,6 +12,7 @@ from hpctrain.clusters.cluster_dir import (
     clusters_folder,
     find_cluster,
 )
+from hpctrain.clusters.head_run import refuse_unfetched
 from hpctrain.clusters.hostfile_link import link_hostfile, unlink_hostfile
 from hpctrain.clusters.provider import (
     PROVIDERS,
@@ -76,12 +77,18 @@ def plan_removal(
 
 
 def remove_cluster(
-    provider: Provider, plan: DownPlan, directory: ClusterDirectory, console: Console
+    provider: Provider,
+    plan: DownPlan,
+    directory: ClusterDirectory,
+    console: Console,
+    *,
+    discard_results: bool = False,
 ) -> None:
     """Remove a cluster, and the links to its hostfile.
 
     Raises:
-        ClusterError: another process is changing the cluster, or something is left.
+        ClusterError: another process is changing the cluster, a run was started there since it
+            was looked at, or something is left.
     """
     with directory.locked():
         try:
@@ -90,6 +97,13 @@ def remove_cluster(
             record = None
         if record is not None:
             directory.write(replace(record, state="destroying"))
+        if not discard_results:
+            try:  # after the mark: a run that starts now sees that, or is seen here
+                refuse_unfetched(directory)
+            except ClusterError:
+                if record is not None:
+                    directory.write(record)
+                raise
         with console.working(f"removing {directory.name}"):
             provider.down(plan, directory, console)
         links = record.hostfile_links if record else ()

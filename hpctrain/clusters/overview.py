@@ -42,17 +42,22 @@ def cluster_statuses(name: str | None, environ: Mapping[str, str]) -> list[Clust
 
 
 def read_cluster(
-    name: str, environ: Mapping[str, str], where: str = "--name"
+    name: str, environ: Mapping[str, str], where: str = "--name", *, whole: bool = False
 ) -> tuple[ClusterDirectory, ClusterRecord]:
-    """Return a cluster that is up, with its directory.
+    """Return a cluster whose nodes are known, with its directory.
+
+    Args:
+        whole: whether it must be up. Who logs in or fetches results needs nodes alone, and most
+            of all while an `up` or `down` goes on, or has failed.
 
     Raises:
         ConfigError: there is none of this name.
-        ClusterError: it is not, or not any more, whole.
+        ClusterError: it has no nodes yet, or is not, or not any more, whole.
     """
     directory = find_cluster(name, environ, where)
     record = directory.read()
-    if record is None or record.state != "up":
+    known = record is not None and record.nodes and directory.ssh_config.exists()
+    if record is None or not known or (whole and record.state != "up"):
         state = "half-made" if record is None else record.state
         raise ClusterError(
             f"{name}: it is not up, got state {state}; expected up. See: hpctrain cluster status "
@@ -68,7 +73,7 @@ def find_cluster_hostfile(name: str, environ: Mapping[str, str]) -> Path:
         ConfigError: there is none of this name.
         ClusterError: it is not up, or this machine is outside its network.
     """
-    directory, record = read_cluster(name, environ, "--cluster")
+    directory, record = read_cluster(name, environ, "--cluster", whole=True)
     if not record.reachable_from_here:
         raise ClusterError(
             f"--cluster: this machine is outside the network of {name}; expected a cluster whose "

@@ -93,7 +93,8 @@ class StandIn(rpc.ProviderServicer):
     def ConfigureProvider(self, request, context):
         given = decode(request.config).items()
         configured.update({name: v for name, v in given if v is not None and v is not Unknown})
-        if configured.get("credentials") == "wrong":
+        by_default = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+        if configured.get("credentials", by_default) == "wrong":
             text = "could not find default credentials (stand-in)"
             return pb.ConfigureProvider.Response(diagnostics=[refusal(text)])
         return pb.ConfigureProvider.Response()

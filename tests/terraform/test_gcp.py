@@ -144,10 +144,9 @@ def test_what_the_modules_refuse_is_said_in_their_words(home, settings, said):
     assert not home.directory("no").path.exists()
 
 
-def test_bad_credentials_are_said(home):
-    done = home.hpctrain(
-        "plan", *COMMON, "--name", "no", "--set", "provider_settings.credentials=wrong"
-    )
+def test_bad_credentials_are_said(home, monkeypatch):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "wrong")
+    done = home.hpctrain("plan", *COMMON, "--name", "no")
     assert done.code == 1
     assert "could not find default credentials" in done.err
 

@@ -7,9 +7,10 @@ import pytest
 pytest.importorskip("python_terraform")
 
 from hpctrain.clusters.cloud.apply import half_way_words
-from hpctrain.clusters.cloud.plan import CloudFacts, is_node, plan_cloud
+from hpctrain.clusters.cloud.plan import CloudFacts, plan_cloud
 from hpctrain.clusters.cloud.prices import estimate_price, read_prices
 from hpctrain.clusters.cloud.settings import parse_settings
+from hpctrain.clusters.cloud.state import is_node
 from hpctrain.clusters.provider import ClusterRequest
 
 NODE = "aws_instance.node[1]"

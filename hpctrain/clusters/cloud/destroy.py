@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 
 from hpctrain.clusters.cloud.apply import ResourceLines, on_interrupt
-from hpctrain.clusters.cloud.plan import FOLDER, has_state, state_count, terraform_environ
+from hpctrain.clusters.cloud.environ import terraform_environ
+from hpctrain.clusters.cloud.leftovers import ask_what_is_left
+from hpctrain.clusters.cloud.state import (
+    find_folder,
+    has_state,
+    refuse_errored_state,
+    state_count,
+)
 from hpctrain.clusters.cloud.terraform import TerraformAdapter, interrupts_ignored
 from hpctrain.clusters.cluster_dir import ClusterDirectory
 from hpctrain.clusters.provider import Console, DownPlan
@@ -18,7 +25,13 @@ def plan_cloud_down(directory: ClusterDirectory) -> DownPlan:
     Raises:
         ClusterError: the state cannot be read.
     """
-    there = _adapter(directory).list_state() if has_state(directory) else []
+    there = []
+    if has_state(directory):
+        refuse_errored_state(directory)
+        adapter = _adapter(directory)
+        if not (adapter.folder / ".terraform").exists():
+            adapter.prepare()
+        there = adapter.list_state()
     lines = [f"{directory.name}: {len(there)} resources at the cloud"]
     lines += [f"  {each.removeprefix('module.cluster.')}" for each in there]
     lines.append(f"  {directory.path}, with the cluster's keys")
@@ -30,20 +43,47 @@ def carry_out_down(plan: DownPlan, directory: ClusterDirectory, console: Console
     """Remove it, and the directory at last.
 
     Raises:
-        ClusterError: something is left; says what, and the directory stays.
+        ClusterError: something is left, or may be; says what, and the directory stays.
     """
     if has_state(directory):
+        refuse_errored_state(directory)
         adapter = _adapter(directory, console)
+        adapter.prepare()  # the cache of providers may be gone, and what links to it is then void
         failed = adapter.tear_down(ResourceLines(console))
         with interrupts_ignored():
             left, _ = state_count(adapter)
-        if failed or left or adapter.interrupts:
+        refuse_errored_state(directory)
+        if failed or left is None or left or adapter.interrupts:
             raise _not_removed(directory.name, failed, left, stopped=adapter.interrupts > 0)
+        check_nothing_is_left(adapter, directory, console)
     directory.remove()
 
 
-def _not_removed(name: str, failed: list[str], left: list[str], *, stopped: bool) -> ClusterError:
+def check_nothing_is_left(
+    adapter: TerraformAdapter, directory: ClusterDirectory, console: Console
+) -> None:
+    """Ask the cloud itself: a state that was lost or replaced knows nothing of what runs.
+
+    Raises:
+        ClusterError: something of the cluster is there.
+    """
+    found, why_not = ask_what_is_left(adapter, directory.name)
+    if why_not:
+        console.warn(f"nothing is left in Terraform's state; the cloud was not asked: {why_not}")
+    if found:
+        raise ClusterError(
+            f"{directory.name}: things of it are left that Terraform does not know, got "
+            f"{', '.join(found)}; expected none. Remove them at the cloud's console, then again: "
+            f"hpctrain cluster down --name {directory.name}"
+        )
+
+
+def _not_removed(
+    name: str, failed: list[str], left: list[str] | None, *, stopped: bool
+) -> ClusterError:
     what = f"{len(left)} resources are left: {', '.join(left)}" if left else "nothing is left"
+    if left is None:
+        what = "what is left is unknown, for the state cannot be read"
     how = "was stopped" if stopped else "failed"
     error = ClusterError(
         *failed, f"{name}: `down` {how}; {what}. Go on: hpctrain cluster down --name {name}"
@@ -55,7 +95,7 @@ def _not_removed(name: str, failed: list[str], left: list[str], *, stopped: bool
 
 def _adapter(directory: ClusterDirectory, console: Console | None = None) -> TerraformAdapter:
     return TerraformAdapter(
-        directory.path / FOLDER,
+        find_folder(directory),
         terraform_environ(os.environ),
         (lambda count: on_interrupt(console, count)) if console else (lambda count: None),
     )

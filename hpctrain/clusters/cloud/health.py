@@ -37,6 +37,8 @@ def cloud_status(directory: ClusterDirectory, executor: Executor) -> ClusterStat
         state = "half-made"
     again = f"hpctrain cluster up --provider {record.provider} --name {record.name}"
     lines = [*_cost_lines(record.provider, record.provider_data)]
+    if record.provider_data.get("pending") and not directory.is_locked():
+        lines.append(f"the last `up` has not come to its end; go on: {again}")
     if state in ("degraded", "half-made"):
         lines.append(f"nodes that have turned themselves off are started by: {again}")
     return ClusterStatus(record.name, record.provider, state, nodes, (), tuple(lines))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import tempfile
 import time
@@ -13,26 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from hpctrain.clusters.cloud.access import make_key
+from hpctrain.clusters.cloud.environ import terraform_environ
 from hpctrain.clusters.cloud.events import Message, planned_actions, short_address
 from hpctrain.clusters.cloud.machines import gpus_per_node
 from hpctrain.clusters.cloud.packages import node_constraints, node_requirements
 from hpctrain.clusters.cloud.prices import Price, estimate_price, read_prices
 from hpctrain.clusters.cloud.root import ROOT_FILE, copy_modules, render_root
-from hpctrain.clusters.cloud.settings import CloudSettings, parse_settings
+from hpctrain.clusters.cloud.settings import CloudSettings, changed_settings, parse_settings
+from hpctrain.clusters.cloud.state import (
+    KEY,
+    STATE_FILE,
+    fingerprint,
+    has_state,
+    is_node,
+    made_folder,
+    refuse_errored_state,
+)
 from hpctrain.clusters.cloud.terraform import TerraformAdapter
 from hpctrain.clusters.cloud.versions import find_terraform
 from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterNode, ClusterRecord
 from hpctrain.clusters.provider import ClusterPlan, ClusterRequest
-from hpctrain.errors import ClusterError
+from hpctrain.errors import ConfigError, raise_all
 from hpctrain.executor import LocalExecutor
 from hpctrain.launch.find_mpi import cache_folder
 
-FOLDER = "terraform"  # in the cluster's directory
-STATE_FILE = "terraform.tfstate"
 PLAN_FILE = "up.tfplan"
-KEY = "id_ed25519"
 ENDS_IT = ("replace", "delete")
-NODE_RESOURCES = ("aws_instance.node[", "google_compute_instance.node[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class CloudFacts:
         settings: what was asked for, on top of what the cluster was made with.
         options: the same as it was typed, to be kept in the record.
         actions: Terraform's plan, resource → create, update, replace or delete.
+        changes: whether it is to be applied; outputs alone may change, too.
+        seen: the key and the state as the plan was made for them.
         slots: GPUs of a node.
         scratch: the folder with Terraform's plan; `up` moves it into the cluster's directory.
     """
@@ -54,6 +61,8 @@ class CloudFacts:
     price: Price
     terraform_version: str
     scratch: Path
+    changes: bool = True
+    seen: str = ""
 
 
 def gather_cloud_facts(request: ClusterRequest, directory: ClusterDirectory) -> CloudFacts:
@@ -63,19 +72,25 @@ def gather_cloud_facts(request: ClusterRequest, directory: ClusterDirectory) -> 
         ConfigError: options are wrong; with all of them.
         ClusterError: no Terraform, no credentials, or what Terraform says of the options.
     """
+    refuse_errored_state(directory)
+    seen = fingerprint(directory)
     record = directory.read()
-    options = {**(record.provider_data.get("options", {}) if record else {}), **request.options}
-    nodes = request.nodes
-    if nodes is None and record is not None:
-        nodes = record.provider_data.get("nodes")
+    made_with = record.provider_data if record else {}
+    options = {**made_with.get("options", {}), **request.options}
+    nodes = request.nodes if request.nodes is not None else made_with.get("nodes")
     settings = parse_settings(request.provider, options, nodes)
+    old = parse_settings(request.provider, made_with["options"], nodes) if record else settings
+    if has_state(directory):  # another backend's state would know nothing of the cluster
+        raise_all(ConfigError, changed_settings(request.name, old, settings, ("backend",)))
     prices = read_prices(Path(settings.prices) if settings.prices else None)
     version = find_terraform(request.environ)
     scratch = prepare_scratch(request, directory, settings)
     adapter = TerraformAdapter(scratch, terraform_environ(request.environ))
     adapter.prepare()
+    if any(map(is_node, adapter.list_state())):
+        raise_all(ConfigError, changed_settings(request.name, old, settings))
     messages: list[Message] = []
-    adapter.plan_into(PLAN_FILE, messages.append, lock=False)
+    changes = adapter.plan_into(PLAN_FILE, messages.append, lock=False)
     return CloudFacts(
         settings=settings,
         options=options,
@@ -84,6 +99,8 @@ def gather_cloud_facts(request: ClusterRequest, directory: ClusterDirectory) -> 
         price=estimate_price(prices, request.provider, settings, nodes=settings.nodes),
         terraform_version=version,
         scratch=scratch,
+        changes=changes,
+        seen=seen,
     )
 
 
@@ -95,7 +112,7 @@ def prepare_scratch(
     parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{request.name}-", dir=parent))  # mode 700
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    made_with = directory.path / FOLDER / "modules"
+    made_with = made_folder(directory) / "modules"
     if made_with.is_dir():  # a cluster keeps the modules that it was made with
         shutil.copytree(made_with, scratch / "modules")
     else:
@@ -117,21 +134,6 @@ def prepare_scratch(
     return scratch
 
 
-def terraform_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return variables for Terraform: a provider is downloaded once for all clusters.
-
-    The cache may be used before a lock file knows the provider, because ours are made anew.
-    """
-    if "TF_PLUGIN_CACHE_DIR" in environ:
-        return {}
-    cache = cache_folder(environ) / "terraform-plugins"
-    cache.mkdir(parents=True, exist_ok=True)
-    return {
-        "TF_PLUGIN_CACHE_DIR": str(cache),
-        "TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE": "1",
-    }
-
-
 def plan_cloud(request: ClusterRequest, facts: CloudFacts) -> ClusterPlan:
     """Plan; pure."""
     settings = facts.settings
@@ -145,7 +147,8 @@ def plan_cloud(request: ClusterRequest, facts: CloudFacts) -> ClusterPlan:
         f"price: {facts.price.words}",
         f"idle: {idle_words(settings)}",
         f"ssh: from {', '.join(settings.ssh_from_cidrs)}",
-        f"Terraform {facts.terraform_version}: {count_words(facts.actions)}",
+        f"Terraform {facts.terraform_version}: {count_words(facts.actions)}"
+        + (", what is known of the nodes changes" if facts.changes and not facts.actions else ""),
         *(f"  {do:<8} {each}" for each, do in facts.actions.items()),
     ]
     warnings = [f"{each}: what is on this node's disk is lost" for each in lost]
@@ -193,11 +196,6 @@ def count_words(actions: Mapping[str, str]) -> str:
     return ", ".join(counts) or "nothing to do"
 
 
-def is_node(address: str) -> bool:
-    """Return whether a resource is a machine."""
-    return short_address(address).startswith(NODE_RESOURCES)
-
-
 def nodes_from_outputs(outputs: Mapping[str, Any]) -> tuple[ClusterNode, ...]:
     """Return the nodes that Terraform has made."""
     return tuple(
@@ -220,15 +218,6 @@ def new_record(request: ClusterRequest, facts: CloudFacts, state: str) -> Cluste
     )
 
 
-def state_count(adapter: TerraformAdapter) -> tuple[list[str], int]:
-    """Return what is in the state, and how many of it are machines."""
-    try:
-        there = [short_address(each) for each in adapter.list_state()]
-    except ClusterError:
-        there = []
-    return there, sum(is_node(each) for each in there)
-
-
-def has_state(directory: ClusterDirectory) -> bool:
-    """Return whether Terraform has ever been set up for this cluster."""
-    return os.path.isdir(directory.path / FOLDER / ".terraform")
+def instance_ids(outputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return the machine that each node is now, by the cloud's own name for it."""
+    return {each["name"]: each["id"] for each in outputs.get("nodes", [])}

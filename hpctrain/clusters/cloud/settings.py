@@ -7,7 +7,7 @@ checked there, so that they stand in one place.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
@@ -64,6 +64,17 @@ class CloudSettings:
     """Install hpctrain, torch and Horovod on the nodes."""
 
 
+# Of a cluster that has nodes these stay; others, such as ssh_from_cidrs, may change.
+AT_CREATION = (
+    "machine_type", "zone", "gpu_type", "gpus_per_node", "spot", "own_network", "network_cidr",
+    "fast_network", "compact_placement", "disk_gb", "disk_kms_key", "shared_disk", "image",
+    "idle_shutdown_hours", "project", "backend",
+)  # fmt: skip
+# They would land in cluster.json, in main.tf.json and in what `plan --json` prints.
+_SECRETS = frozenset((
+    "access_key", "secret_key", "token", "session_token", "credentials", "access_token",
+    "encryption_key", "sse_customer_key", "password", "conn_str", "sas_token", "client_secret",
+))  # fmt: skip
 _OWN = ("project", "provider_settings", "backend", "prices", "boot_timeout_s", "install")
 
 
@@ -106,11 +117,34 @@ def parse_settings(provider: str, options: Mapping[str, Any], nodes: int | None)
         errors.append("project: got nothing; expected your Google Cloud project's id.")
     if provider == "aws" and values.get("project"):
         errors.append(f"project: is for gcp alone, got {values['project']!r}; expected nothing.")
+    for option in ("provider_settings", "backend"):
+        errors += [
+            f"{option}: {key} is a secret and would be kept in files, got one; expected none. "
+            "Give it by the environment: AWS_PROFILE (aws), GOOGLE_APPLICATION_CREDENTIALS (gcp)."
+            for key in secret_keys(values.get(option, {}))
+        ]
     if len(values.get("backend", {})) > 1:
         names = ", ".join(values["backend"])
         errors.append(f"backend: got {names}; expected one table such as [backend.s3].")
     raise_all(ConfigError, errors)
     return CloudSettings(**values)
+
+
+def changed_settings(
+    name: str, old: CloudSettings, new: CloudSettings, fixed: Sequence[str] = AT_CREATION
+) -> list[str]:
+    """Return what is wrong with new settings of a cluster that has nodes, one line for each.
+
+    Most count when a node is made: a later node would differ from the first ones, and some
+    changes turn running nodes off or replace them.
+    """
+    return [
+        f"{each}: counts when a cluster is made, got {getattr(new, each)}; expected "
+        f"{getattr(old, each)}, which {name} was made with. Make another cluster, or take this "
+        f"one down first: hpctrain cluster down --name {name}"
+        for each in fixed
+        if getattr(old, each) != getattr(new, each)
+    ]
 
 
 def module_arguments(settings: CloudSettings) -> dict[str, Any]:
@@ -125,6 +159,17 @@ def module_arguments(settings: CloudSettings) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def secret_keys(table: Mapping[str, Any]) -> list[str]:
+    """Return the names in a table, and in tables within it, whose values are secrets.
+
+    >>> secret_keys({"s3": {"bucket": "b", "secret_key": "k"}})
+    ['secret_key']
+    """
+    found = [key for key in table if key in _SECRETS]
+    inner = [each for each in table.values() if isinstance(each, Mapping)]
+    return found + [key for each in inner for key in secret_keys(each)]
 
 
 def region_of(provider: str, zone: str) -> str:

@@ -28,6 +28,7 @@ from typing import Any
 
 from python_terraform import IsFlagged, IsNotFlagged, Terraform
 
+from hpctrain.clusters.cloud.environ import own_environ
 from hpctrain.clusters.cloud.events import Message, error_messages, parse_message
 from hpctrain.errors import ClusterError
 from hpctrain.executor import Command, LocalExecutor
@@ -57,7 +58,7 @@ class TerraformAdapter(Terraform):
         on_interrupt: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.folder = folder
-        self.environ = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", **(environ or {})}
+        self.environ = own_environ(environ or {})
         self.on_interrupt = on_interrupt
         self.on_message: OnMessage = lambda message: None
         self.interrupts = 0
