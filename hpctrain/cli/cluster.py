@@ -158,7 +158,7 @@ def down(name: str, yes: bool, dry_run: bool, discard_results: bool, as_json: bo
 
     provider, directory, made = plan_removal(name, os.environ)
     if not (discard_results or dry_run):
-        from hpctrain.clusters.head_run import refuse_unfetched
+        from hpctrain.clusters.unfetched import refuse_unfetched
 
         refuse_unfetched(directory)
     if as_json:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hpctrain.clusters.cloud.access import NodeAccess
 from hpctrain.clusters.cloud.node_setup import PYTHON
 from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterRecord
-from hpctrain.clusters.head_run import HeadRun, plan_head_command, run_on_head, working_folder
+from hpctrain.clusters.head_run import plan_head_command, run_on_head, working_folder
 from hpctrain.clusters.overview import read_cluster
 from hpctrain.clusters.sync import Project, find_project, send_project
+from hpctrain.clusters.unfetched import HeadRun
 from hpctrain.config import Config
-from hpctrain.errors import PlanError
+from hpctrain.errors import ClusterError, PlanError
 from hpctrain.executor import LocalExecutor
 from hpctrain.launch.prepare import Asked, Prepared, default_run_name, read_config
 from hpctrain.launch.ssh_config import render_ssh_config
-from hpctrain.probe import facts_cache
+from hpctrain.rundir import check_name
 
 
 def find_outside_cluster(
@@ -43,10 +46,21 @@ def start_from_outside(
     """Run on the cluster's head; return the run's exit code.
 
     Raises:
-        PlanError: the runs' folder is none that can be on the nodes too.
-        ClusterError: as :func:`hpctrain.clusters.head_run.run_on_head`.
+        PlanError: hosts are named twice, or the runs' folder cannot be on the nodes too.
+        ClusterError: the cluster was never whole or goes away, and as
+            :func:`hpctrain.clusters.head_run.run_on_head`.
     """
     directory, record = found
+    if asked.hosts_file is not None or asked.host_list is not None:
+        given = f"--hosts {asked.hosts_file}" if asked.hosts_file else f"-H {asked.host_list}"
+        raise PlanError(
+            f"--cluster: names the hosts already, got {given} as well; expected one of them."
+        )
+    if not directory.hostfile.exists() or record.state == "destroying":
+        raise ClusterError(
+            f"{directory.name}: no run can start there, got state {record.state}; expected up. "
+            f"Finish it: hpctrain cluster up --provider {record.provider} --name {directory.name}"
+        )
     if asked.runs_dir.is_absolute() or ".." in asked.runs_dir.parts:
         raise PlanError(
             f"--runs-dir: got {asked.runs_dir}; expected a folder below this one, for it is to be "
@@ -56,6 +70,7 @@ def start_from_outside(
         asked, name=asked.name or default_run_name(asked.program, asked.config_name, asked.runs_dir)
     )
     project = project_of(asked, read_config(asked))
+    check_name(str(named.name))
     target = asked.runs_dir.absolute() / str(named.name)
     run = HeadRun(str(named.name), working_folder(project), str(asked.runs_dir), str(target))
     python = str(record.provider_data.get("python", PYTHON))
@@ -85,7 +100,7 @@ def forwarded_arguments(asked: Asked) -> list[str]:
 
 def project_of(asked: Asked, config: Config) -> Project:
     """Return what is sent: the git checkout, and files that the command or configuration names."""
-    named = [Path(word) for word in asked.program]
+    named = [Path(word) for word in words_with_files(asked.program)]
     paths = [asked.config_name, *(config.data.mixture or {config.data.path: 1.0})]
     named += [Path(path) for path in paths if path]
     project = find_project(Path.cwd(), named, LocalExecutor())
@@ -93,6 +108,15 @@ def project_of(asked: Asked, config: Config) -> Project:
         if not os.access(path, os.X_OK) or os.path.isdir(path):  # programs are there as well
             print(f"warning: {path} is outside {project.root} and is not sent", file=sys.stderr)
     return project
+
+
+def words_with_files(program: Sequence[str]) -> list[str]:
+    """Return the words of a command that may name files: none after -c, which is followed by code.
+
+    >>> words_with_files(("python", "-u", "-c", "import os", "data"))
+    ['python', '-u']
+    """
+    return list(itertools.takewhile(lambda word: word != "-c", program))
 
 
 def sync_hosts(asked: Asked, prepared: Prepared) -> None:
@@ -105,9 +129,10 @@ def sync_hosts(asked: Asked, prepared: Prepared) -> None:
     hosts = [host for host in prepared.request.hosts or () if not host.is_loopback]
     if not hosts:
         raise PlanError("--sync: there is no other host, expected --hosts or -H.")
-    config = facts_cache() / "sync_ssh_config"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(render_ssh_config(hosts, prepared.request.ssh_configs), encoding="utf-8")
     project = project_of(asked, prepared.config)
-    access = NodeAccess(config, LocalExecutor())
-    send_project(access, [host.name for host in hosts], project, str(project.root))
+    text = render_ssh_config(hosts, prepared.request.ssh_configs)
+    with tempfile.NamedTemporaryFile("w", prefix="hpctrain-ssh-", encoding="utf-8") as file:
+        file.write(text)  # of its own: another run may send to other hosts at the same time
+        file.flush()
+        access = NodeAccess(Path(file.name), LocalExecutor())
+        send_project(access, [host.name for host in hosts], project, str(project.root))

@@ -7,54 +7,48 @@ remembers the run, and `down` refuses.
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hpctrain.clusters.cloud.access import NodeAccess
 from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterRecord
 from hpctrain.clusters.sync import Project, fetch_folder, send_project
+from hpctrain.clusters.unfetched import HeadRun, forget, pending_runs, remember
 from hpctrain.errors import ClusterError, raise_all
 from hpctrain.executor import Command, Completed, LocalExecutor, SshExecutor
 
-PENDING_FILE = "unfetched.json"
 WORK = "hpctrain-work"
-# Started in a session of its own; what it leaves: its PID, its output, its exit code.
+GONE_WORDS = "ended without an exit code: it was killed, or its head was turned off"
+# Started in a session of its own; what it leaves: its PID, with the boot and the moment that it
+# began in, its output, its exit code.
 # The last command alone goes to the background: a shell that waited for it would hold ssh. What a
 # shell starts in the background ignores SIGINT, unless that is undone.
 _START = (
     'cd "$1" && mkdir -p .hpctrain && rm -f ".hpctrain/$2.exit" ".hpctrain/$2.pid" || exit 1; '
-    "setsid env --default-signal=INT,QUIT sh -c "
-    '\'echo $$ > ".hpctrain/$0.pid"; "$@"; echo $? > ".hpctrain/$0.exit"\' '
+    "setsid env --default-signal=INT,QUIT sh -c '"
+    'echo "$(cat /proc/sys/kernel/random/boot_id) $(cut -d" " -f22 "/proc/$$/stat")" '
+    '> ".hpctrain/$0.began"; echo $$ > ".hpctrain/$0.pid"; '
+    '"$@"; echo $? > ".hpctrain/$0.exit"\' '
     '"$2" "${@:3}" > ".hpctrain/$2.log" 2>&1 < /dev/null &'
 )
 _FOLLOW = (
     'cd "$1"; for i in 1 2 3 4 5 6 7 8 9 10; do [ -s ".hpctrain/$2.pid" ] && break; sleep 0.2; '
     'done; tail -n +1 -F --pid="$(cat ".hpctrain/$2.pid")" ".hpctrain/$2.log" 2>/dev/null'
 )
-_EXIT = 'cat "$1/.hpctrain/$2.exit"'
+# Its exit code, "runs", or "gone" where it ended without one: killed, or with its machine. A PID
+# alone tells nothing after a boot, for another process has it then.
+_STATE = (
+    'cd "$1/.hpctrain" 2>/dev/null || { echo gone; exit; }; '
+    'now="$(cat /proc/sys/kernel/random/boot_id) '
+    '$(cut -d" " -f22 "/proc/$(cat "$2.pid" 2>/dev/null)/stat" 2>/dev/null)"; '
+    'if [ ! -s "$2.exit" ] && [ "$now" = "$(cat "$2.began" 2>/dev/null)" ]; then echo runs; '
+    'elif [ -s "$2.exit" ]; then cat "$2.exit"; else echo gone; fi'
+)
 _SIGNAL = 'pkill -"$3" -P "$(cat "$1/.hpctrain/$2.pid")"'
-
-
-@dataclass(frozen=True, slots=True)
-class HeadRun:
-    """A run on a head, and where its results are to go.
-
-    Args:
-        work: its working directory there, relative to the home.
-        runs_dir: as given to `hpctrain run`, relative to the working directory.
-        target: the run's directory here, absolute.
-    """
-
-    name: str
-    work: str
-    runs_dir: str
-    target: str
 
 
 def plan_head_command(python: str, arguments: Sequence[str], hostfile: str) -> tuple[str, ...]:
@@ -94,15 +88,23 @@ def run_on_head(
     started = access.run(head, "bash", "-c", _START, "bash", run.work, run.name, *words)
     _must(started, head, "start the run")
     follow(directory, head, run)
-    done = access.run(head, "sh", "-c", _EXIT, "sh", run.work, run.name)
-    if not done.ok or not done.stdout.strip():
+    state = ask_state(access, head, run)
+    if state in ("", "runs"):
         raise ClusterError(
-            f"{head}: the connection ended while the run may go on: {done.last_words}. "
+            f"{head}: the connection ended while the run may go on. "
             f"Later: hpctrain cluster fetch --name {directory.name}"
         )
     for problem in fetch_results(directory, record, run):
         print(f"warning: {problem}", file=sys.stderr)
-    return int(done.stdout)
+    if state == "gone":
+        raise ClusterError(f"{run.name}: {GONE_WORDS}.")
+    return int(state)
+
+
+def ask_state(access: NodeAccess, head: str, run: HeadRun) -> str:
+    """Return a run's exit code, "runs", "gone" (it ended without one) or "" (no answer)."""
+    done = access.run(head, "sh", "-c", _STATE, "sh", run.work, run.name)
+    return done.stdout.strip() if done.ok else ""
 
 
 def follow(directory: ClusterDirectory, head: str, run: HeadRun) -> None:
@@ -133,15 +135,13 @@ def fetch_results(directory: ClusterDirectory, record: ClusterRecord, run: HeadR
     access = NodeAccess(directory.ssh_config, LocalExecutor())
     source = f"{run.work}/{run.runs_dir}/{run.name}"
     problems = []
-    for index, node in enumerate(record.nodes):
-        has = access.run(node.name, "test", "-d", source)
-        if index and has.returncode == 1:
+    for node in record.nodes:
+        if access.run(node.name, "test", "-d", source).returncode == 1:
             continue  # nothing of the run is on this node's own disk
         if problem := fetch_folder(access, node.name, source, Path(run.target)):
             problems.append(problem)
     if not problems:
-        pending = [each for each in pending_runs(directory) if each.name != run.name]
-        _write(directory, pending)
+        forget(directory, run)
     return problems
 
 
@@ -154,50 +154,17 @@ def fetch_pending(directory: ClusterDirectory, record: ClusterRecord) -> list[st
     access = NodeAccess(directory.ssh_config, LocalExecutor())
     lines, errors = [], []
     for run in pending_runs(directory):
-        done = access.run(record.nodes[0].name, "sh", "-c", _EXIT, "sh", run.work, run.name)
-        if not done.ok:
-            errors.append(f"{run.name}: it has not ended yet, or cannot be asked: try again later.")
+        state = ask_state(access, record.nodes[0].name, run)
+        if state in ("", "runs"):
+            why = "it still runs" if state else "its head cannot be asked"
+            errors.append(f"{run.name}: {why}; expected that it has ended. Try again later.")
         elif problems := fetch_results(directory, record, run):
             errors += problems
         else:
-            lines.append(f"{run.name}: exit code {done.stdout.strip()}, fetched to {run.target}")
+            how = GONE_WORDS if state == "gone" else f"exit code {state}"
+            lines.append(f"{run.name}: {how}, fetched to {run.target}")
     raise_all(ClusterError, errors)
     return lines or ["nothing to fetch"]
-
-
-def remember(directory: ClusterDirectory, run: HeadRun) -> None:
-    """Remember that a run's results are still on the cluster."""
-    others = [each for each in pending_runs(directory) if each.name != run.name]
-    _write(directory, [*others, run])
-
-
-def pending_runs(directory: ClusterDirectory) -> list[HeadRun]:
-    """Return the runs whose results were not fetched."""
-    try:
-        listed = json.loads((directory.path / PENDING_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
-    return [HeadRun(**each) for each in listed]
-
-
-def refuse_unfetched(directory: ClusterDirectory) -> None:
-    """Refuse to remove a cluster that has results of which there is no copy.
-
-    Raises:
-        ClusterError: with the runs.
-    """
-    if pending := pending_runs(directory):
-        names = ", ".join(run.name for run in pending)
-        raise ClusterError(
-            f"{directory.name}: results were not fetched, got {names}; expected none. "
-            f"Fetch them: hpctrain cluster fetch --name {directory.name}; or remove them with it: "
-            f"hpctrain cluster down --name {directory.name} --discard-results"
-        )
-
-
-def _write(directory: ClusterDirectory, runs: Sequence[HeadRun]) -> None:
-    text = json.dumps([asdict(run) for run in runs], indent=1)
-    directory.write_text(PENDING_FILE, text + "\n")
 
 
 def _must(done: Completed, node: str, what: str) -> None:

@@ -12,7 +12,6 @@ from hpctrain.clusters.cluster_dir import (
     clusters_folder,
     find_cluster,
 )
-from hpctrain.clusters.head_run import refuse_unfetched
 from hpctrain.clusters.hostfile_link import link_hostfile, unlink_hostfile
 from hpctrain.clusters.provider import (
     PROVIDERS,
@@ -23,6 +22,7 @@ from hpctrain.clusters.provider import (
     Provider,
     find_provider,
 )
+from hpctrain.clusters.unfetched import refuse_unfetched
 from hpctrain.errors import ClusterError, ConfigError
 
 

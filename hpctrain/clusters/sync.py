@@ -54,14 +54,23 @@ def find_project(here: Path, named: Sequence[Path], executor: Executor) -> Proje
         paths = dict.fromkeys(each for each in tracked if (root / each).exists())
     outside = []
     for path in named:
-        absolute = (here / path).resolve()
-        if not absolute.exists():
+        absolute = _existing(here / path)
+        if absolute is None:
             continue
         if absolute.is_relative_to(root.resolve()):
             paths[str(absolute.relative_to(root.resolve()))] = None
         else:
             outside.append(str(absolute))
     return Project(root, here.resolve().relative_to(root.resolve()), tuple(paths), tuple(outside))
+
+
+def _existing(path: Path) -> Path | None:
+    """Return where a path leads, None for nowhere: a word of a command can be any text."""
+    try:
+        absolute = path.resolve()
+        return absolute if absolute.exists() else None
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return None
 
 
 def send_project(access: NodeAccess, nodes: Sequence[str], project: Project, target: str) -> None:

@@ -78,7 +78,7 @@ def test_code_goes_there_and_results_come_back(cluster):
     assert "made on the head" in there
     assert "secret.txt" not in there
     assert not (cluster.folder / "project" / "result.txt").exists()
-    assert json.loads((cluster.path / "unfetched.json").read_text()) == []
+    assert list((cluster.path / "unfetched").iterdir()) == []
 
 
 def test_its_exit_code_is_the_runs(cluster):
@@ -88,18 +88,57 @@ def test_its_exit_code_is_the_runs(cluster):
     assert (cluster.folder / "project/runs/bad/events.jsonl").exists()
 
 
+def pending(cluster, name, folder):
+    """The mark of a run whose results are to come to a folder."""
+    run = {"name": name, "work": "hpctrain-work/project", "runs_dir": "runs", "target": str(folder)}
+    path = cluster.path / "unfetched" / f"{name}.json"
+    path.write_text(json.dumps(run))
+    return path
+
+
 def test_what_was_not_fetched_keeps_the_cluster(cluster):
-    pending = cluster.path / "unfetched.json"
     target = cluster.folder / "project" / "runs" / "late"
-    late = {"name": "far", "work": "hpctrain-work/project", "runs_dir": "runs"}
-    pending.write_text(json.dumps([{**late, "target": str(target)}]))
+    mark = pending(cluster, "far", target)
     done = run_here(cluster, "cluster", "down", "--name", cluster.name, "--yes")
     assert done.returncode == 1
     assert "results were not fetched, got far; expected none" in done.stderr
     done = run_here(cluster, "cluster", "fetch", "--name", cluster.name)
     assert done.returncode == 0, done.stderr
     assert (target / "events.jsonl").exists()
-    assert json.loads(pending.read_text()) == []
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("began", ["another-boot 1", "$(cat /proc/sys/kernel/random/boot_id) 1"])
+def test_a_run_that_was_killed_or_lost_its_head_can_be_fetched(cluster, began):
+    """Its PID is another process's now: of another boot, or begun at another moment."""
+    mark = pending(cluster, "far", cluster.folder / "project" / "runs" / "gone")
+    on_head(
+        cluster,
+        "cd hpctrain-work/project/.hpctrain && mv far.exit far.kept && "
+        f'echo 1 > far.pid && echo "{began}" > far.began',
+    )
+    done = run_here(cluster, "cluster", "fetch", "--name", cluster.name)
+    on_head(cluster, "cd hpctrain-work/project/.hpctrain && mv far.kept far.exit")
+    assert done.returncode == 0, done.stderr
+    assert "far: ended without an exit code: it was killed, or its head was turned off" in (
+        done.stdout
+    )
+    assert not mark.exists()
+
+
+def test_a_run_that_goes_on_is_not_fetched_yet(cluster):
+    mark = pending(cluster, "long", cluster.folder / "project" / "runs" / "long")
+    began = '"$(cat /proc/sys/kernel/random/boot_id) $(cut -d" " -f22 /proc/$!/stat)"'
+    on_head(
+        cluster,
+        "cd hpctrain-work/project/.hpctrain && (sleep 60 > /dev/null 2>&1 & "
+        f"echo $! > long.pid; echo {began} > long.began)",
+    )
+    done = run_here(cluster, "cluster", "fetch", "--name", cluster.name)
+    on_head(cluster, "kill $(cat hpctrain-work/project/.hpctrain/long.pid)")
+    mark.unlink()
+    assert done.returncode == 1
+    assert "long: it still runs; expected that it has ended" in done.stderr
 
 
 def test_a_dry_run_says_what_would_run_where(cluster):
@@ -110,6 +149,12 @@ def test_a_dry_run_says_what_would_run_where(cluster):
         done.stdout
     )
     assert not Path(cluster.folder / "project/runs/dry").exists()
+
+
+def test_code_on_the_command_line_is_no_file(cluster):
+    words = ["run", "--cluster", cluster.name, "--name", "code", "--dry-run"]
+    done = run_here(cluster, *words, "--", "python", "-c", "import os\n" * 1000)
+    assert done.returncode == 0, done.stderr
 
 
 def test_sync_brings_code_to_the_hosts_of_a_hostfile(cluster):

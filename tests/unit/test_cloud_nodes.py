@@ -137,6 +137,7 @@ SCRIPTS = {
     "a key for ssh": ("sh", node_setup._ALLOW),
     "the start of a run": ("bash", head_run._START),
     "the following of a run": ("sh", head_run._FOLLOW),
+    "the state of a run": ("sh", head_run._STATE),
 }
 
 

@@ -5,18 +5,14 @@ from pathlib import Path
 import pytest
 
 from hpctrain.clusters.cloud.access import NodeAccess
-from hpctrain.clusters.cluster_dir import ClusterDirectory
-from hpctrain.clusters.from_outside import forwarded_arguments
-from hpctrain.clusters.head_run import (
-    HeadRun,
-    pending_runs,
-    project_folder,
-    refuse_unfetched,
-    remember,
-    working_folder,
-)
+from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterNode, ClusterRecord
+from hpctrain.clusters.from_outside import forwarded_arguments, start_from_outside
+from hpctrain.clusters.head_run import project_folder, working_folder
+from hpctrain.clusters.make import remove_cluster
+from hpctrain.clusters.provider import DownPlan
 from hpctrain.clusters.sync import Project, find_project, send_project
-from hpctrain.errors import ClusterError
+from hpctrain.clusters.unfetched import HeadRun, pending_runs, refuse_unfetched, remember
+from hpctrain.errors import ClusterError, PlanError
 from hpctrain.executor import RecordingExecutor
 from hpctrain.launch.prepare import Asked
 
@@ -88,3 +84,43 @@ def test_runs_that_were_not_fetched_are_remembered_once(tmp_path):
     assert pending_runs(directory) == [run]
     with pytest.raises(ClusterError, match=r"c: results were not fetched, got r; expected none\."):
         refuse_unfetched(directory)
+
+
+def test_a_word_too_long_for_a_name_is_no_file(tmp_path):
+    (tmp_path / "t.py").touch()
+    named = [Path("x" * 5000), Path("a\0b"), Path("t.py")]
+    assert find_project(tmp_path, named, RecordingExecutor()).paths == ("t.py",)
+
+
+def test_hosts_beside_a_cluster_are_refused(tmp_path):
+    record = ClusterRecord("c", "aws", 0.0, "up", (ClusterNode("c-0", "10.0.0.4", 1),))
+    asked = Asked(program=("python", "t.py"), hosts_file=Path("mine"), cluster="c")
+    with pytest.raises(PlanError, match="--cluster: names the hosts already, got --hosts mine"):
+        start_from_outside((ClusterDirectory("c", tmp_path), record), asked, dry_run=True)
+
+
+def test_a_damaged_file_of_a_run_is_named_and_keeps_the_cluster(tmp_path):
+    directory = ClusterDirectory("c", tmp_path)
+    (directory.path / "unfetched").mkdir(parents=True)
+    (directory.path / "unfetched" / "r.json").write_text("{")
+    with pytest.raises(ClusterError, match=r"unfetched/r\.json: cannot be read: .*cluster ssh"):
+        refuse_unfetched(directory)
+
+
+def test_no_run_starts_on_a_cluster_that_is_being_removed(tmp_path):
+    directory = ClusterDirectory("c", tmp_path)
+    directory.path.mkdir()
+    directory.write(ClusterRecord("c", "aws", 0.0, "destroying"))
+    with pytest.raises(ClusterError, match="it is being removed, got state destroying"):
+        remember(directory, HeadRun("r", "w", "runs", "/here/runs/r"))
+    assert pending_runs(directory) == []
+
+
+def test_a_run_that_began_since_the_question_keeps_the_cluster(tmp_path):
+    directory = ClusterDirectory("c", tmp_path)
+    directory.path.mkdir()
+    directory.write(ClusterRecord("c", "aws", 0.0, "up"))
+    remember(directory, HeadRun("r", "w", "runs", "/here/runs/r"))
+    with pytest.raises(ClusterError, match="results were not fetched, got r"):
+        remove_cluster(None, DownPlan("c", ()), directory, None)
+    assert directory.read().state == "up"
