@@ -7,11 +7,16 @@ TORCH_INDEX_URL ?=
 export TORCH_INDEX_URL
 
 RUN := .venv/bin/hpctrain
+PROVIDER ?= lab
+NODES ?= 2
+NAME ?= $(PROVIDER)
+# Further options of `hpctrain cluster up`, such as '--latency 1ms'.
+CLUSTER_ARGS ?=
 # Tests that need what is missing are skipped; those named in HPCTRAIN_REQUIRE fail instead.
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-deps bench-peers bench-core lint clean
+.PHONY: help setup demo cluster cluster-down test test-deps bench-peers bench-core lint clean
 
 help: ## List the targets and variables
 	@echo "Targets:"
@@ -20,6 +25,7 @@ help: ## List the targets and variables
 	@echo "  PYTHON           interpreter for a new .venv, 3.10 or later (now: $(PYTHON))"
 	@echo "  TORCH_INDEX_URL  index to take torch from, such as https://download.pytorch.org/whl/cpu"
 	@echo "                   (default: a CPU build without an NVIDIA device, else PyPI's CUDA build)"
+	@echo "  PROVIDER, NODES, NAME   of a cluster (now: $(PROVIDER), $(NODES), $(NAME)); more: CLUSTER_ARGS"
 	@echo "  PYTEST_ARGS      further arguments for pytest, such as '-k hosts'"
 
 setup: ## Create or update .venv: pinned packages, torch, an MPI, hpctrain, Horovod
@@ -29,6 +35,14 @@ demo: setup ## Train a small transformer on this machine: 2 ranks, mpirun, Horov
 	@$(RUN) data prepare --source stdlib --tokenizer bytes --out data/stdlib-bytes
 	@$(RUN) run --np 2 --config demo --oversubscribe
 	@echo "Next: . .venv/bin/activate; hpctrain preflight; hpctrain run --np 2 -- python your_script.py"
+
+cluster: setup ## Make a cluster and ./hostfile: PROVIDER=lab (on this machine, root) NODES=2
+	@test -e data/stdlib-bytes/index.json || \
+	    $(RUN) data prepare --source stdlib --tokenizer bytes --out data/stdlib-bytes
+	@$(RUN) cluster up --provider $(PROVIDER) --name $(NAME) --nodes $(NODES) $(CLUSTER_ARGS)
+
+cluster-down: setup ## Remove the cluster and all that belongs to it
+	@$(RUN) cluster down --name $(NAME)
 
 test: ## Run every test that this machine can run; say what was skipped and why
 	@$(PYTHON) tools/bootstrap.py $(ANY_PYTHON) --test

@@ -8,6 +8,7 @@ HpctrainError            exit code 1
 ├── DataError            1   prepared data is missing, damaged or does not fit the model
 ├── ProbeError           1   a machine could not be asked
 ├── BuildError           1   something could not be built or installed
+├── ClusterError         1   a cluster could not be made, asked or removed
 ├── TrainingError        1   training cannot go on, e.g. the loss is not a number
 ├── CheckpointError      1   a checkpoint is missing, damaged, unfit or cannot be written
 ├── OtherRankError           another rank stopped the run, with that rank's code
@@ -72,6 +73,10 @@ class ProbeError(HpctrainError):
 
 class BuildError(HpctrainError):
     """A dependency could not be built or installed."""
+
+
+class ClusterError(HpctrainError):
+    """A cluster could not be made, asked or removed."""
 
 
 class TrainingError(HpctrainError):

@@ -14,7 +14,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,6 +182,15 @@ class RecordingExecutor:
             if re.search(pattern, line):
                 return Completed(command, code, out, err)
         return Completed(command, 127, "", f"{command.argv[0]}: no such program (recorded)")
+
+
+def become(command: Command) -> NoReturn:
+    """Let a command take this process's place, terminal and all.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+    os.execvpe(command.argv[0], command.argv, {**os.environ, **command.env})
 
 
 def run_on_all(

@@ -11,7 +11,7 @@ import pytest
 import tiers
 
 TESTS = Path(__file__).parent
-CHEAP = {"mpirun", "torch", "horovod", "sshd", "netns", "cuda"}
+CHEAP = {"mpirun", "torch", "horovod", "sshd", "netns", "cuda", "terraform", "moto"}
 
 
 def pytest_configure(config):

@@ -1,75 +1,33 @@
-"""Nodes for tests: hosts on one machine that share nothing but the file system.
+"""Nodes for tests: a lab whose nodes are called n0, n1 …, with mpirun on one of them, n0.
 
-Each has its own network, UTS, mount, PID and IPC namespace, its own address, sshd, host name,
-boot_id, /dev/shm and /sys, so that MPI takes them for different machines. They hang on a bridge
-in a namespace of its own: nothing of it is visible in the machine's own network.
+The lab itself is hpctrain's own (hpctrain/clusters/lab); here are the names that tests like, and
+ways to look into nodes and to disturb them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import signal
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import launching
 
-SUBNET = "10.88.7"  # exists in these namespaces alone
-SSH_PORT = 22
-# Of its own in each node: PIDs repeat between nodes, and Open MPI names folders in TMPDIR by them.
-TMPDIR = "/dev/shm/tmp"
-
-_INIT = """\
-#!/bin/bash
-hostname {name}
-mount --make-rprivate /
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t tmpfs -o size=1g tmpfs /dev/shm
-mkdir -m 1777 {tmp}
-mount --bind {folder}/hosts /etc/hosts
-mount --bind {folder}/{name}/boot_id /proc/sys/kernel/random/boot_id
-cd {folder}/{name}
-/usr/sbin/sshd -D -e -f ../sshd_config -p {port} -o SetEnv=TMPDIR={tmp} 2>>sshd.log &
-echo $! > {folder}/{name}/sshd.pid
-touch {folder}/{name}/ready
-while :; do wait || :; sleep 0.2; done
-"""
-
-_SSHD_CONFIG = """\
-HostKey {folder}/hostkey
-AuthorizedKeysFile {folder}/id.pub
-PermitRootLogin prohibit-password
-StrictModes no
-UsePAM no
-PasswordAuthentication no
-UseDNS no
-PidFile none
-MaxStartups 100
-"""
-
-_SSH_CONFIG = """\
-Host n*
-  IdentityFile {folder}/id
-  IdentitiesOnly yes
-  StrictHostKeyChecking no
-  UserKnownHostsFile /dev/null
-  LogLevel ERROR
-"""
-
-
-@dataclass
-class Node:
-    """A node: `init` is the PID, outside, of its first process."""
-
-    name: str
-    address: str
-    init: int
-    keeper: subprocess.Popen
-    port: int
+from hpctrain.clusters.cluster_dir import ClusterDirectory
+from hpctrain.clusters.lab.build import LabBuilder, choosing_addresses
+from hpctrain.clusters.lab.facts import gather_lab_facts, search_path
+from hpctrain.clusters.lab.files import NODE_TMPDIR, SSHD_CONFIG
+from hpctrain.clusters.lab.find import find_inits
+from hpctrain.clusters.lab.names import SWITCH, Space, switch_port
+from hpctrain.clusters.lab.plan import LabPlan, plan_lab
+from hpctrain.clusters.lab.remove import remove_lab
+from hpctrain.clusters.provider import ClusterRequest
+from hpctrain.executor import LocalExecutor
 
 
 class Nodes:
@@ -77,15 +35,20 @@ class Nodes:
 
     def __init__(self, folder: Path, count: int, ports: dict[str, int] | None = None) -> None:
         self.folder = folder
-        self.prefix = f"hpt{uuid.uuid4().hex[:6]}"
-        self.nodes: dict[str, Node] = {}
-        self.ports = ports or {}
-        names = [f"n{index}" for index in range(count + 1)]
+        self.lab = f"t-{uuid.uuid4().hex[:6]}"
+        self.directory = ClusterDirectory(self.lab, folder / "state")
+        self.directory.path.mkdir(parents=True)
+        self.path = search_path(os.environ)
         try:
-            self._make_files(names)
-            self._make_switch()
-            for index, name in enumerate(names):
-                self._make_node(name, f"{SUBNET}.{10 + index}")
+            with choosing_addresses():
+                builder = LabBuilder(self._plan(count), self.directory)
+                builder.make_switch()
+            builder.make_files()
+            builder.start_nodes()
+            self.inits = dict(find_inits(self.lab))
+            for name, port in (ports or {}).items():
+                self._move_sshd(name, port)
+            self._write_hostfile(count, ports or {})
         except BaseException:
             self.close()
             raise
@@ -97,8 +60,8 @@ class Nodes:
     def inside(self, name: str) -> list[str]:
         """Return the words that start a command in a node, in this working directory."""
         kinds = ["--net", "--uts", "--mount", "--pid", "--ipc", f"--wdns={self.folder}"]
-        enter = ["nsenter", "-t", str(self.nodes[name].init), *kinds]
-        return [*enter, "--", "env", f"TMPDIR={TMPDIR}"]
+        enter = ["nsenter", "-t", str(self.inits[name]), *kinds]
+        return [*enter, "--", "env", f"TMPDIR={NODE_TMPDIR}"]
 
     def run(self, *arguments: str, **more) -> launching.Done:
         """Run ``hpctrain run`` on n0."""
@@ -120,82 +83,49 @@ class Nodes:
 
     def sshd(self, name: str) -> int:
         """Return the PID, inside the node, of its sshd."""
-        return int((self.folder / name / "sshd.pid").read_text())
+        return int(self.check_output(name, "pgrep", "-o", "-x", "sshd"))
 
     def power_off(self, name: str) -> None:
-        """End everything in a node at once."""
-        os.kill(self.nodes[name].init, 9)
-        self.nodes[name].keeper.wait()
+        """End everything in a node at once; the kernel still closes its connections."""
+        os.kill(self.inits[name], signal.SIGKILL)
+        launching.wait_until(lambda: name not in find_inits(self.lab), f"{name} to be off")
 
     def pull_cable(self, name: str) -> None:
         """Take a node's link down, at the switch."""
-        _do("ip", "-n", f"{self.prefix}sw", "link", "set", f"to-{name}", "down")
+        switch = Space(self.lab, SWITCH).name
+        argv = ["ip", "-n", switch, "link", "set", switch_port(name), "down"]
+        subprocess.run(argv, check=True, env={"PATH": self.path}, timeout=30)
 
     def close(self) -> None:
         """Leave nothing behind."""
-        for node in self.nodes.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(node.init, 9)
-            node.keeper.kill()
-            node.keeper.wait()
-        for name in ["sw", *self.nodes]:
-            subprocess.run(
-                ["ip", "netns", "del", f"{self.prefix}{name}"], capture_output=True, check=False
-            )
+        remove_lab(self.lab, os.environ)
 
-    def _make_files(self, names: Sequence[str]) -> None:
-        folder = self.folder
-        for key in ("id", "hostkey"):
-            _do("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key))
-        lines = [f"{SUBNET}.{10 + index} {name}" for index, name in enumerate(names)]
-        (folder / "hosts").write_text("127.0.0.1 localhost\n" + "\n".join(lines) + "\n")
-        (folder / "sshd_config").write_text(_SSHD_CONFIG.format(folder=folder))
-        # Beside the hostfile: hpctrain must find it there by itself.
-        (folder / "ssh_config").write_text(_SSH_CONFIG.format(folder=folder))
-        ports = {name: f" port={port}" for name, port in self.ports.items()}
-        self.hostfile.write_text("".join(f"{n} slots=2{ports.get(n, '')}\n" for n in names[1:]))
-        Path("/run/sshd").mkdir(exist_ok=True)
-
-    def _make_switch(self) -> None:
-        switch = f"{self.prefix}sw"
-        _do("ip", "netns", "add", switch)
-        _do("ip", "-n", switch, "link", "add", "br0", "type", "bridge")
-        _do("ip", "-n", switch, "link", "set", "br0", "up")
-
-    def _make_node(self, name: str, address: str) -> None:
-        space, switch, folder = f"{self.prefix}{name}", f"{self.prefix}sw", self.folder / name
-        folder.mkdir()
-        _do("ip", "netns", "add", space)
-        _do("ip", "link", "add", "eth0", "netns", space, "type", "veth",
-            "peer", "name", f"to-{name}", "netns", switch)  # fmt: skip
-        _do("ip", "-n", switch, "link", "set", f"to-{name}", "master", "br0", "up")
-        _do("ip", "-n", space, "link", "set", "lo", "up")
-        _do("ip", "-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
-        _do("ip", "-n", space, "link", "set", "eth0", "up")
-        (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
-        port = self.ports.get(name, SSH_PORT)
-        init = folder / "init"
-        init.write_text(_INIT.format(name=name, folder=self.folder, port=port, tmp=TMPDIR))
-        init.chmod(0o755)
-        unshare = ["unshare", "--uts", "--mount", "--pid", "--ipc", "--fork", "--kill-child"]
-        keeper = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{space}", *unshare, str(init)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        self.nodes[name] = Node(name, address, keeper.pid, keeper, port)
-        launching.wait_until((folder / "ready").exists, f"{name} to be up", 20)
-        children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
-        self.nodes[name].init = int(children[0])
-        probe = ["ssh-keyscan", "-T", "2", "-p", str(port), "127.0.0.1"]
-        launching.wait_until(
-            lambda: (
-                subprocess.run(
-                    [*self.inside(name), *probe], capture_output=True, check=False
-                ).stdout
-            ),
-            f"sshd of {name}",
+    def _plan(self, count: int) -> LabPlan:
+        facts = gather_lab_facts(self.directory, os.environ, LocalExecutor())
+        plan = plan_lab(ClusterRequest(self.lab, "lab", count + 1), facts).detail
+        nodes = tuple(
+            replace(node, name=f"n{number}", host_name=f"n{number}")
+            for number, node in enumerate(plan.nodes)
         )
+        return replace(plan, nodes=nodes, to_start=tuple(node.name for node in nodes))
+
+    def _move_sshd(self, name: str, port: int) -> None:
+        old = self.sshd(name)
+        key = self.directory.path / "nodes" / name / "hostkey"
+        sshd = shutil.which("sshd", path=self.path)
+        config = self.directory.path / SSHD_CONFIG
+        start = f"{sshd} -f {config} -o HostKey={key} -p {port} && kill {old}"
+        self.check_output(name, "sh", "-c", start)
+
+    def _write_hostfile(self, count: int, ports: dict[str, int]) -> None:
+        lines = [
+            f"n{number} slots=2" + (f" port={ports[name]}" if name in ports else "")
+            for number in range(1, count + 1)
+            if (name := f"n{number}")
+        ]
+        self.hostfile.write_text("\n".join(lines) + "\n")
+        # Beside the hostfile: hpctrain must find it there by itself.
+        shutil.copy(self.directory.ssh_config, self.folder / "ssh_config")
 
 
 @contextlib.contextmanager
@@ -206,8 +136,3 @@ def nodes_up(folder: Path, count: int = 2, ports: dict[str, int] | None = None) 
         yield nodes
     finally:
         nodes.close()
-
-
-def _do(*argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
-    assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"

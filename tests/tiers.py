@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+import checkov_tool
 import mpi_flavours
 import pytest
+import terraforming
 
+from hpctrain.clusters.cloud.versions import find_terraform
 from hpctrain.errors import HpctrainError
 from hpctrain.executor import LocalExecutor
 from hpctrain.launch.find_mpi import find_mpi
@@ -74,6 +77,30 @@ def _no_flavour(name: str) -> str:
     return ""
 
 
+def _no_terraform() -> str:
+    if missing := _no_program("terraform") or _no_module("python_terraform"):
+        return missing
+    try:
+        find_terraform(os.environ)
+    except HpctrainError as wrong:
+        return str(wrong)
+    return ""
+
+
+def _no_aws_provider() -> str:
+    if missing := _no_terraform():
+        return missing
+    return terraforming.why_no_provider("hashicorp/aws")
+
+
+def _no_checkov() -> str:
+    try:
+        checkov_tool.install()
+    except checkov_tool.CheckovMissing as missing:
+        return str(missing)
+    return ""
+
+
 PIECES: Mapping[str, Piece] = {
     piece.name: piece
     for piece in (
@@ -87,7 +114,13 @@ PIECES: Mapping[str, Piece] = {
             for name, spec in mpi_flavours.WHEELS.items()
         ),
         Piece("sshd", lambda: _no_program("sshd", "ssh", "ssh-keygen"), "make test-deps"),
+        Piece("rsync", lambda: _no_program("rsync"), "make test-deps"),
         Piece("netns", _no_namespaces, "make test-deps, as root on Linux"),
+        Piece("terraform", _no_terraform, "https://developer.hashicorp.com/terraform/install"),
+        Piece("aws-provider", _no_aws_provider, "a mirror (HPCTRAIN_TF_MIRROR) or the network"),
+        Piece("moto", lambda: _no_module("moto") or _no_module("boto3"), "make test"),
+        Piece("google-standin", lambda: _no_module("tf"), "make test"),
+        Piece("checkov", _no_checkov, f"pip's index with checkov {checkov_tool.VERSION}"),
         Piece("cuda", _no_cuda, "a machine with an NVIDIA GPU"),
     )
 }
@@ -97,6 +130,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "unit": (),
     "integration": (),
     "multinode": ("sshd", "netns"),
+    "terraform": ("terraform",),
     "gpu": ("cuda",),
 }
 

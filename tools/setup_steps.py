@@ -57,7 +57,8 @@ def plan_steps(test: bool) -> list[Step]:
     torch = pinned("torch", pins)
     attempts = plan_torch(torch, index_url, has_nvidia_device())
     base = (python, str(VENV))
-    packages = [*extras[""], *extras["train"], *extras["mpi"], *extras["build"]]
+    names = ("", "train", "mpi", "terraform", "build")
+    packages = [requirement for name in names for requirement in extras[name]]
     mpi = choice.install
     mpi_what = f"MPI: {mpi.mpirun} ({choice.why})" if mpi else f"MPI: {WHEEL} ({choice.why})"
     version = ".".join(map(str, sys.version_info[:3]))

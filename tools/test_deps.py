@@ -23,7 +23,9 @@ class SystemPackage:
 PACKAGES = (
     SystemPackage("openssh-client", "ssh", "launches over ssh"),
     SystemPackage("openssh-server", "sshd", "launches over ssh, multinode"),
+    SystemPackage("rsync", "rsync", "code to clusters, results back"),
     SystemPackage("iproute2", "ip", "multinode: network namespaces"),
+    SystemPackage("procps", "pgrep", "multinode: looking at nodes"),
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from hpctrain.cli.cluster_options import complete_cluster_name
 from hpctrain.cli.runs import complete_run_name
 
 
@@ -45,6 +46,7 @@ def _complete_file(
 Examples:
   hpctrain run --config demo                            train the demo on this machine
   hpctrain run --np 8 --hosts hostfile -- python train.py --batch-size 256 --lr 0.001
+  hpctrain run --np 4 --cluster lab --config demo       on what `hpctrain cluster up` made
   hpctrain run -H node1:4,node2:4 --set optim.lr=3e-4 --name big
   hpctrain run --hosts hostfile --dry-run -- python train.py      what would run
   hpctrain run --resume --name big                      go on from its newest checkpoint
@@ -59,7 +61,18 @@ saved and resumable; 130 Ctrl-C; 128+n signal n.
     "--np", "-np", "-n", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots."
 )
 @click.option("--hosts", type=click.Path(path_type=Path), help="Open MPI hostfile.")
+@click.option(
+    "--cluster",
+    metavar="NAME",
+    shell_complete=complete_cluster_name,
+    help="The hosts of a cluster that `hpctrain cluster up` made.",
+)
 @click.option("-H", "host_list", metavar="LIST", help="Hosts and slots: a:2,node[1-4]:8.")
+@click.option(
+    "--sync",
+    is_flag=True,
+    help="First bring what git tracks, and what the configuration names, to the hosts by rsync.",
+)
 @click.option(
     "--config",
     "config_name",
@@ -109,6 +122,8 @@ def command(
     np: int | None,
     hosts: Path | None,
     host_list: str | None,
+    cluster: str | None,
+    sync: bool,
     config_name: str | None,
     overrides: tuple[str, ...],
     name: str | None,
@@ -124,7 +139,8 @@ def command(
 ) -> int:
     """Start COMMAND on every rank under mpirun; without one, hpctrain's own trainer.
 
-    Without --hosts or -H the ranks run on this machine. Options of COMMAND follow after --.
+    Without --hosts, --cluster or -H the ranks run on this machine. Options of COMMAND follow
+    after --.
     """
     from hpctrain.launch import show
     from hpctrain.launch.plan import plan_launch
@@ -136,6 +152,7 @@ def command(
         np=np,
         hosts_file=hosts,
         host_list=host_list,
+        cluster=cluster,
         config_name=config_name,
         overrides=overrides,
         name=name,
@@ -146,7 +163,16 @@ def command(
     )
     if as_json and not (dry_run or explain):
         click.echo("warning: --json is ignored without --dry-run or --explain", err=True)
+    if cluster is not None:
+        from hpctrain.clusters.from_outside import find_outside_cluster, start_from_outside
+
+        if outside := find_outside_cluster(cluster, os.environ):
+            return start_from_outside(outside, asked, dry_run=dry_run or explain)
     prepared = prepare_request(asked, os.environ)
+    if sync and not (dry_run or explain):
+        from hpctrain.clusters.from_outside import sync_hosts
+
+        sync_hosts(asked, prepared)
     facts = gather_facts(prepared, os.environ, probe=probe)
     if prepared.is_trainer:
         check_trainer(prepared.config, facts)

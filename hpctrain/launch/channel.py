@@ -28,6 +28,7 @@ OUTPUT_CHUNK_BYTES = 32768
 # also where every byte becomes six characters.
 STDIO_CHUNK_BYTES = 512
 HANDSHAKE_TIMEOUT_S = 5.0
+HEARTBEAT_INTERVAL_S = 5.0  # of each shim
 CONNECT_TIMEOUT_S = 5.0
 
 

@@ -52,6 +52,7 @@ class RankState:
     ended: bool = False
     exit_code: int | None = None
     step: int | None = None
+    heard_at_s: float = 0.0
 
     def note_step(self, step: Any) -> None:
         """Remember a step; foreign programs may report anything."""

@@ -30,7 +30,7 @@ from hpctrain.launch.environment import plan_path
 from hpctrain.launch.find_mpi import find_mpi
 from hpctrain.launch.rank_env import CONFIG_VARIABLE
 from hpctrain.launch.request import LaunchRequest
-from hpctrain.launch.ssh_config import render_ssh_config
+from hpctrain.launch.ssh_config import parse_ssh_addresses, render_ssh_config
 from hpctrain.probe import (
     facts_cache,
     probe_hosts,
@@ -54,6 +54,7 @@ class Asked:
     np: int | None = None
     hosts_file: Path | None = None
     host_list: str | None = None
+    cluster: str | None = None
     config_name: str | None = None
     overrides: tuple[str, ...] = ()
     name: str | None = None
@@ -81,9 +82,9 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     Raises:
         ConfigError, HostfileError, PlanError, RunDirectoryError: as their pages say.
     """
-    asked, resume_warnings = _resume_same_program(asked)
+    asked, resume_warnings = _resume_same_program(_with_cluster(asked, environ))
     is_trainer = not asked.program
-    config = _read_config(asked)
+    config = read_config(asked)
     errors: list[str] = []
     program_problems = [] if is_trainer else _check_program(asked.program, environ)
     if asked.resume and asked.name is None:
@@ -92,7 +93,7 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
         errors.append("--hosts and -H are both given; expected one of them.")
     name = asked.name
     if name is None:
-        name = _default_name(asked.program, asked.config_name, asked.runs_dir)
+        name = default_run_name(asked.program, asked.config_name, asked.runs_dir)
     try:
         check_name(name)
     except RunDirectoryError as wrong:
@@ -131,6 +132,17 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     return Prepared(request, config, run_path, asked.resume, is_trainer, tuple(warnings))
 
 
+def _with_cluster(asked: Asked, environ: Mapping[str, str]) -> Asked:
+    """Take a cluster's hostfile; the ssh_config beside it is found as ever."""
+    if asked.cluster is None:
+        return asked
+    if asked.hosts_file is not None or asked.host_list is not None:
+        raise PlanError("--cluster is given with --hosts or -H; expected one of them.")
+    from hpctrain.clusters.overview import find_cluster_hostfile
+
+    return replace(asked, hosts_file=find_cluster_hostfile(asked.cluster, environ))
+
+
 def _resume_same_program(asked: Asked) -> tuple[Asked, list[str]]:
     """Go on with the program that a resumed run ran, and say so where another one is given."""
     plan = asked.runs_dir / (asked.name or "") / "plan.json"
@@ -148,7 +160,7 @@ def _resume_same_program(asked: Asked) -> tuple[Asked, list[str]]:
     return asked, []
 
 
-def _read_config(asked: Asked) -> Config:
+def read_config(asked: Asked) -> Config:
     """Return the configuration; a training that is resumed keeps its own where none is given."""
     recipe = None if asked.config_name is None else find_recipe(asked.config_name)
     overrides = asked.overrides
@@ -183,13 +195,23 @@ def gather_facts(prepared: Prepared, environ: Mapping[str, str], *, probe: bool 
         mpi_version=mpi.version,
         mpirun=str(mpi.mpirun),
         mpi_source=mpi.source,
-        addresses=resolve_addresses(hosts),
+        addresses=_find_addresses(hosts, request.ssh_configs),
         has_ssh=_is_on_path("ssh", environ),
         now_s=time.time(),
     )
     remote = [host for host in hosts if not facts.is_launcher(host.name)]
     known = _probe_remote(remote, request) if probe else read_cached_facts(remote)
     return replace(facts, hosts=known)
+
+
+def _find_addresses(hosts: list[Host], ssh_configs: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return hosts' addresses: from the ssh_config beside the hostfile, else by their names."""
+    found: dict[str, str] = {}
+    for path in ssh_configs:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        found = {**parse_ssh_addresses(text, [host.name for host in hosts]), **found}
+    others = resolve_addresses([host for host in hosts if host.name not in found])
+    return {**others, **{name: (address,) for name, address in found.items()}}
 
 
 def _is_on_path(program: str, environ: Mapping[str, str]) -> bool:
@@ -345,7 +367,7 @@ def _python_script(program: tuple[str, ...]) -> str | None:
     return None
 
 
-def _default_name(program: tuple[str, ...], config_name: str | None, runs_dir: Path) -> str:
+def default_run_name(program: tuple[str, ...], config_name: str | None, runs_dir: Path) -> str:
     words = [Path(word).stem for word in program[:2] if not word.startswith("-")] or [
         Path(config_name).stem if config_name else "train"
     ]

@@ -27,6 +27,7 @@ from hpctrain.events import EVENTS_FD_VARIABLE
 from hpctrain.executor import Command, LocalExecutor, adopt_orphans
 from hpctrain.launch.channel import (
     CHANNEL_VARIABLE,
+    HEARTBEAT_INTERVAL_S,
     OUTPUT_CHUNK_BYTES,
     SECRET_VARIABLE,
     STDIO_CHUNK_BYTES,
@@ -44,7 +45,6 @@ from hpctrain.launch.rank_env import RankIdentity, find_rank, plan_rank_env
 if TYPE_CHECKING:
     import subprocess
 
-HEARTBEAT_INTERVAL_S = 5.0
 FIRST_LOOK_S = 0.1
 MAX_SWEEPS = 200  # with 10 ms between them; only a process in an uninterruptible call needs more
 # Enough for a burst of output; beyond it the program waits, as it would on a full pipe.

@@ -6,7 +6,7 @@ ever, and without BatchMode it asks for passwords that nobody sees.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hpctrain.facts import is_address
 from hpctrain.hosts import Host
@@ -22,6 +22,27 @@ def host_alias(name: str) -> str:
     ('node1', 'ip6-fe80--1')
     """
     return f"ip6-{name.replace(':', '-')}" if ":" in name and is_address(name) else name
+
+
+def parse_ssh_addresses(text: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the addresses that an ssh configuration gives to hosts, so that no name service has
+    to know them.
+
+    Only blocks that name a host whole count, not patterns, and only HostNames that are addresses;
+    in ssh's own rule the first value found counts.
+
+    >>> parse_ssh_addresses("Host n1 one\\n  HostName 10.0.0.1\\nHost *\\n  User ada", ["n1", "n2"])
+    {'n1': '10.0.0.1'}
+    """
+    wanted, found = set(names), {}
+    block: set[str] = set()
+    for line in text.splitlines():
+        key, *values = line.replace("=", " ", 1).split() or [""]
+        if key.lower() in ("host", "match"):
+            block = wanted.intersection(values) if key.lower() == "host" else set()
+        elif key.lower() == "hostname" and values and is_address(values[0]):
+            found.update((name, values[0]) for name in block - found.keys())
+    return found
 
 
 def render_ssh_config(hosts: Sequence[Host], ssh_configs: Sequence[str]) -> str:

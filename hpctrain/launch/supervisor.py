@@ -18,6 +18,7 @@ from hpctrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE, PlanError
 from hpctrain.executor import Command, LocalExecutor
 from hpctrain.launch.channel import (
     CHANNEL_VARIABLE,
+    HEARTBEAT_INTERVAL_S,
     SECRET_VARIABLE,
     STDIO_MARK,
     ChannelError,
@@ -326,6 +327,7 @@ class Supervisor:
 
     def _on_frame(self, rank_number: int, frame: dict[str, Any]) -> None:
         rank = self.ranks[rank_number]
+        rank.heard_at_s = time.monotonic()
         kind = frame["kind"]
         if kind == "output":
             data = frame["data"].encode("latin-1")
@@ -367,7 +369,20 @@ class Supervisor:
         if code != 0:
             ended_by = f"signal {number}{signal_name(number)}" if number else f"exit code {code}"
             reason = frame.get("error") or ended_by
-            self._fail(RankFailure(rank_number, rank.host, code, number, reason))
+            failure = RankFailure(rank_number, rank.host, code, number, reason)
+            ended_by_mpirun = number in (signal.SIGTERM, signal.SIGKILL)
+            self._fail((self._find_lost_rank() if ended_by_mpirun else None) or failure)
+
+    def _find_lost_rank(self) -> RankFailure | None:
+        """Return a rank that fell silent: mpirun, which misses its host, then ends the others,
+        and of these we hear before we know of the first."""
+        now_s = time.monotonic()
+        for number, rank in enumerate(self.ranks):
+            silent_s = now_s - rank.heard_at_s
+            if rank.reported and not rank.ended and silent_s > 1.5 * HEARTBEAT_INTERVAL_S:
+                reason = f"not heard for {silent_s:.0f} s: its host, or the way to it, is gone"
+                return RankFailure(number, rank.host, None, None, reason)
+        return None
 
     def _on_lost(self, rank_number: int) -> None:
         rank = self.ranks[rank_number]

@@ -50,6 +50,17 @@ def test_only_the_executor_starts_processes():
     assert not any("multiprocessing" in set(imports_of(path)) for path in MODULES)
 
 
+def test_python_terraform_starts_nothing_by_itself():
+    """It has one place that starts a process, and the one module that imports it overrides it."""
+    python_terraform = pytest.importorskip("python_terraform")
+    from hpctrain.clusters.cloud.terraform import TerraformAdapter
+
+    importers = {path.name for path in MODULES if "python_terraform" in set(imports_of(path))}
+    assert importers == {"terraform.py"}
+    assert Path(python_terraform.__file__).read_text().count("Popen(") == 1
+    assert "cmd" in vars(TerraformAdapter)
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["runs", "--help"]])
 def test_help_imports_nothing_heavy(arguments):
     code = (
@@ -121,6 +132,7 @@ def test_markdown_links_resolve():
         *ROOT.glob("*.md"),
         *(ROOT / "docs").glob("*.md"),
         *(ROOT / "hostfiles").glob("*.md"),
+        *(ROOT / "terraform").glob("*.md"),
     ]:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target and not (page.parent / target).exists():

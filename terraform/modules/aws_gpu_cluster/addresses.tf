@@ -1,0 +1,15 @@
+# The head keeps its address when it is turned off and on. Nodes with several network cards get
+# no automatic public address, and without one they cannot install anything: each gets its own.
+# (An account has five at first: "EC2-VPC Elastic IPs" in Service Quotas.)
+resource "aws_eip" "node" {
+  count      = local.cards > 1 ? var.nodes : 1
+  domain     = "vpc"
+  tags       = merge(local.tags, { Name = module.layout.node_names[count.index] })
+  depends_on = [aws_internet_gateway.own]
+}
+
+resource "aws_eip_association" "node" {
+  count                = length(aws_eip.node)
+  allocation_id        = aws_eip.node[count.index].id
+  network_interface_id = aws_instance.node[count.index].primary_network_interface_id
+}
