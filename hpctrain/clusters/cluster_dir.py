@@ -96,7 +96,8 @@ class ClusterDirectory:
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ClusterError(
                 f"{path}: cannot be read: {problem}; expected schema {SCHEMA} of this hpctrain. "
-                f"Clean up by name: hpctrain cluster down --name {self.name}"
+                "What this machine's kernel knows of a lab is removed by its name: "
+                f"hpctrain cluster down --name {self.name}."
             ) from problem
 
     def write(self, record: ClusterRecord) -> None:
@@ -142,6 +143,14 @@ class ClusterDirectory:
             return not take(lock)
         finally:
             os.close(lock)
+
+    def is_bare(self) -> bool:
+        """Return whether it holds nothing but the lock, and a record that was not finished."""
+        try:
+            found = {entry.name for entry in self.path.iterdir()}
+        except OSError:
+            return False
+        return found <= {LOCK_FILE, f".{RECORD_FILE}.tmp"}
 
     def remove(self) -> None:
         """Remove the directory with all that is in it, with the lock held: that goes last."""

@@ -177,6 +177,11 @@ def test_what_cannot_be():
         plan(replace(FACTS, has_tun=False), latency="1ms")
 
 
+def test_what_is_not_ours_is_in_the_way():
+    with pytest.raises(ClusterError, match=r"first\nsecond"):
+        plan(replace(FACTS, obstacles=("first", "second")))
+
+
 def test_the_network_is_free():
     assert plan_lab_subnet("lab", []) == "198.19.196.0/24"
     assert plan_lab_subnet("lab", ["198.19.196.77"]) == "198.19.197.0/24"
@@ -204,9 +209,15 @@ def lines(steps):
 
 def test_the_commands_of_the_network():
     lab = plan().detail
-    switch = lines(plan_switch(lab))
+    switch = lines(plan_switch(lab, 77))
     assert switch[0] == "ip netns add hpctrain.lab.switch"
-    assert "ip link add hpc-lab type veth peer name uplink netns hpctrain.lab.switch" in switch
+    # Marked while it is still in the switch.
+    link = "ip -n hpctrain.lab.switch link"
+    at = switch.index(f"{link} add hpc-lab type veth peer name uplink")
+    assert switch[at + 1 : at + 3] == [
+        f"{link} set hpc-lab alias hpctrain lab lab in /state/clusters/lab",
+        f"{link} set hpc-lab netns 77",
+    ]
     assert switch[-1].endswith("addr add 198.19.196.1/24 dev hpc-lab\nlink set hpc-lab up\n")
     assert lines(plan_pair(lab, lab.nodes[0])) == [
         "ip -n hpctrain.lab.switch link add to-n1 type veth peer name eth0 netns hpctrain.lab.n1"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hpctrain.clusters.cluster_dir import ClusterDirectory
 from hpctrain.clusters.lab import files
-from hpctrain.clusters.lab.find import find_inits, find_processes
+from hpctrain.clusters.lab.find import find_inits, find_processes, words_of
 from hpctrain.clusters.lab.names import NODE_LINK, SWITCH, Space, switch_port
 from hpctrain.clusters.lab.network import (
     Step,
@@ -27,7 +27,7 @@ from hpctrain.clusters.lab.network import (
     plan_unplug,
 )
 from hpctrain.clusters.lab.plan import CABLE, LabNode, LabPlan
-from hpctrain.clusters.lab.remove import kill_and_wait, remove_node, words_of
+from hpctrain.clusters.lab.remove import kill_and_wait, remove_node
 from hpctrain.errors import ClusterError
 from hpctrain.executor import Command, LocalExecutor, run_on_all
 
@@ -75,7 +75,7 @@ class LabBuilder:
 
     def make_switch(self) -> None:
         """Make the switch."""
-        self._take(plan_switch(self.plan))
+        self._take(plan_switch(self.plan, os.getpid()))
 
     def stop_nodes(self) -> None:
         """Take away nodes that go, and what is left of those that do not run."""

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpctrain.clusters.lab.find import CPU_GROUP_FOLDERS, find_cpu_groups, find_processes
+from hpctrain.clusters.lab.find import CPU_GROUP_FOLDERS, find_cpu_groups, find_processes, words_of
 from hpctrain.clusters.lab.names import SWITCH, Space
-from hpctrain.clusters.lab.remove import kill_and_wait, remove_group, words_of
+from hpctrain.clusters.lab.remove import kill_and_wait, remove_group
 from hpctrain.executor import Command, LocalExecutor
 
 PERIOD_US = 50_000  # short, so that a rank is slow all the time, not stopped and then fast

@@ -13,9 +13,11 @@ from hpctrain.clusters.lab.names import (
     SWITCH,
     Space,
     machine_link,
+    marked_folder,
     parse_space,
 )
 
+LINKS = Path("/sys/class/net")
 CPU_GROUP_FOLDERS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/cpu"))
 
 
@@ -83,8 +85,30 @@ def find_cpu_groups(lab: str, node: str = "*") -> list[Path]:
 
 
 def has_machine_link(lab: str) -> bool:
-    """Return whether this machine has an interface to the lab."""
-    return Path("/sys/class/net", machine_link(lab)).exists()
+    """Return whether this machine has an interface to the lab: by its mark, not by its name."""
+    return marked_folder(lab, read_link_mark(lab) or "") is not None
+
+
+def has_foreign_link(lab: str) -> bool:
+    """Return whether a link that is not the lab's has the name of one that would be."""
+    return read_link_mark(lab) is not None and not has_machine_link(lab)
+
+
+def read_link_mark(lab: str) -> str | None:
+    """Return the alias of what has the name of the lab's link, None where there is no such link."""
+    link = LINKS / machine_link(lab)
+    try:
+        return (link / "ifalias").read_text(errors="replace").strip()
+    except OSError:
+        return "" if link.exists() else None
+
+
+def words_of(pid: int) -> list[str]:
+    """Return a process's command line, [] where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 @contextlib.contextmanager

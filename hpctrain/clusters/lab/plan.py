@@ -79,8 +79,10 @@ def plan_lab(request: ClusterRequest, facts: LabFacts) -> ClusterPlan:
 
     Raises:
         ConfigError: an option is wrong, or cannot be changed while the lab is up.
-        ClusterError: this machine lacks something, or has no free network.
+        ClusterError: this machine lacks something, or has no free network, or what is there
+            of this name is not ours.
     """
+    raise_all(ClusterError, facts.obstacles)
     whole = facts.is_whole and facts.has_link and bool(facts.nodes)
     before = facts.before if whole else None
     options = parse_options(request.nodes, request.options, before)

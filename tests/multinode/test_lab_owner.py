@@ -1,0 +1,75 @@
+"""What of this machine is not a lab's: links of others, labs of others."""
+
+import os
+import subprocess
+
+import pytest
+from labs import Lab, lab_up, remove
+
+SBIN = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+
+
+def ip(*words):
+    return subprocess.run(
+        ["ip", *words], capture_output=True, text=True, check=True, env=SBIN
+    ).stdout  # fmt: skip
+
+
+@pytest.fixture
+def foreign_link(tmp_path):
+    lab = Lab(tmp_path)
+    name = f"hpc-{lab.name}"
+    ip("link", "add", name, "type", "veth", "peer", "name", f"x{lab.name}")
+    yield lab, name
+    ip("link", "del", name)
+
+
+def test_a_link_of_somebody_elses_stays(foreign_link):
+    lab, name = foreign_link
+    done = lab.try_cluster("up")
+    assert done.returncode == 1
+    assert f"{name}: this machine has a link of this name that is not this lab's" in done.stderr
+    assert lab.try_cluster("down").returncode == 2  # there is nothing of this name
+    # A lab that has come to stand beside such a link goes without it.
+    ip("netns", "add", f"hpctrain.{lab.name}.switch")
+    assert lab.status()["state"] == "leftover"
+    lab.cluster("down")
+    assert name in os.listdir("/sys/class/net")
+    assert f"hpctrain.{lab.name}.switch" not in os.listdir("/run/netns")
+
+
+def test_a_lab_of_another_user_stays(tmp_path):
+    for folder in ("ada", "eve"):
+        (tmp_path / folder).mkdir()
+    with lab_up(tmp_path / "ada", "--nodes", "1") as hers:
+        before, other = hers.inits(), Lab(tmp_path / "eve", hers.name)
+        hint = f"XDG_STATE_HOME={hers.env['XDG_STATE_HOME']} hpctrain cluster down"
+        for lost in ("nothing", "the link"):
+            if lost == "the link":
+                ip("link", "del", f"hpc-{hers.name}")
+            for verb in ("plan", "up", "down"):
+                done = other.try_cluster(verb)
+                assert done.returncode == 1, done
+                assert "is another's" in done.stderr
+                assert hint in done.stderr
+            assert other.status()["state"] == "another's"
+            assert hers.inits() == before
+        assert not other.path.exists()
+
+
+def test_what_is_left_of_anothers_lab_does_not_stay_for_ever(tmp_path):
+    for folder in ("ada", "eve"):
+        (tmp_path / folder).mkdir()
+    hers = Lab(tmp_path / "ada")
+    other = Lab(tmp_path / "eve", hers.name)
+    try:
+        hers.cluster("up", "--nodes", "1")
+        hers.cluster("fault", "n1", "poweroff")
+        other.cluster("up", "--nodes", "1")
+        assert other.states() == {"n1": "up"}
+        done = hers.try_cluster("fault", "n1", "poweroff")
+        assert "is another's" in done.stderr
+        assert other.states() == {"n1": "up"}
+    finally:
+        other.cluster("down")
+        remove(hers)
