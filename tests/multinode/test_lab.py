@@ -199,7 +199,18 @@ def test_a_private_disk_is_nobody_elses(tmp_path):
         assert "new" not in lab.on("n2", f"ls {tmp_path}").split()
         assert not (tmp_path / "new").exists()
         assert (tmp_path / "given").read_text() == "from the image"
-        assert "/old_root" not in lab.on("n1", "cut -d' ' -f2 /proc/mounts").split()
+        mounted = lab.on("n1", "cut -d' ' -f2 /proc/mounts").split()
+        assert mounted[0] == "/"  # its own root, and no way back to this machine's
+        assert not [path for path in mounted if "before" in path or str(lab.path) in path]
+
+
+def test_a_folder_that_is_hidden_behind_a_link_is_not_made_on_this_machine(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with lab_up(tmp_path, "--nodes", "1", "--private-disk", "--set", 'hide=["link/new"]') as lab:
+        lab.on("n1", f"touch {tmp_path}/link/new/there")
+        assert lab.on("n1", f"ls {tmp_path}/elsewhere/new") == "there"
+        assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def figures(text):

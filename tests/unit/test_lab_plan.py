@@ -1,5 +1,6 @@
 """What a lab is to be: shapes, options, plans and the commands they come to. Pure tables."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -288,12 +289,31 @@ def test_a_nodes_first_script():
         'layer / root "$root"',
         'layer /home home "$root"/home',
         'mount --bind -o ro /etc/resolv.conf "$root"/etc/resolv.conf',  # a single file
-        '"$root"/home/ada/work/runs',
-        '"$root"/data',
         "pivot_root",
         "boot_id",
     ):
         assert part in script, part
+    # A link in the node's files must lead to the node's files: nothing is hidden before.
+    before, after = script.split("pivot_root")
+    for part in ("mkdir -p /home/ada/work/runs; mount", "mkdir -p /data; mount"):
+        assert part in after, part
+    assert "/data" not in before
+
+
+def test_each_file_system_has_a_layer_of_its_own_whatever_else_is_mounted():
+    paths = ["/a/b", "/a_b", "/a%2Fb", "/a b"]
+
+    def layers(paths):
+        facts = replace(FACTS, disks=tuple(Disk(path) for path in ("/", *paths)))
+        lab = plan(facts, private_disk=True).detail
+        words = [shlex.split(line) for line in render_init(lab, lab.nodes[0]).splitlines()
+                 if line.startswith(("layer /", "layer '"))]  # fmt: skip
+        return {word[1]: word[2] for word in words}
+
+    assert list(layers(paths)) == paths
+    assert len(set(layers(paths).values())) == 4
+    # When a node starts again on its old disk, another one may have been mounted meanwhile.
+    assert layers(paths[1:])["/a_b"] == layers(paths)["/a_b"]
 
 
 def test_faults():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from hpctrain.clusters.lab.plan import LabNode, LabPlan
 
@@ -139,20 +140,25 @@ def _render_private_disk(plan: LabPlan, own: str) -> list[str]:
         here, there = _q(disk.path), f'"$root"{_q(disk.path)}'
         as_it_is = f"mount --bind -o ro {here} {there} || echo {here} is missing >&2"
         fits = disk.is_folder and not set(disk.path) & set(",:\\")
-        name = _q(disk.path.strip("/").replace("/", "_"))
+        # One name for each path, and the same one when the node starts again on its old disk.
+        name = _q(quote(disk.path.strip("/"), safe=""))
         lines.append(f"layer {here} {name} {there} || {as_it_is}" if fits else as_it_is)
     hidden = [
         path if path.startswith("/") else f"{plan.working_folder}/{path}"
         for path in plan.options.hide
     ]
+    hide = []
     for number, path in enumerate(hidden):
-        there = f'"$root"{_q(path)}'
-        lines.append(f'mkdir -p {there} "$disk/hidden-{number}"')
-        lines.append(f'mount --bind "$disk/hidden-{number}" {there}')
+        lines.append(f'mkdir -p "$disk/hidden-{number}"')
+        # Only once the node has its own root: before, a link would lead to this machine's disk.
+        hide.append(
+            f'mkdir -p {_q(path)}; mount --bind "/run/before$disk/hidden-{number}" {_q(path)}'
+        )
     lines += [
         'mount --rbind /dev "$root/dev"',
         'mount -t tmpfs run "$root/run"; mkdir "$root/run/before"',
         'cd "$root"; pivot_root . run/before; cd /',
+        *hide,
         "mount -t proc proc /proc",  # umount asks it
         "umount -l /run/before; umount /run",
     ]
