@@ -78,6 +78,12 @@ def is_in_space(pid: int, space: Space) -> bool:
     return bool(dict(_inodes([space])).get(_network_of(str(pid))))
 
 
+def is_program_of(pid: int, space: Space) -> bool:
+    """Return whether a process is now a node's own, and not its first: in its PIDs' namespace."""
+    numbers = _pid_numbers(str(pid))
+    return is_in_space(pid, space) and len(numbers) > 1 and numbers[1] != "1"
+
+
 def find_cpu_groups(lab: str, node: str = "*") -> list[Path]:
     """Return the control groups that hold back the processes of a lab's nodes."""
     pattern = Space(lab, node).name
