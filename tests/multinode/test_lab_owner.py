@@ -1,10 +1,12 @@
-"""What of this machine is not a lab's: links of others, labs of others."""
+"""What a lab must not take or lose: links of others, labs of others, disks with checkpoints."""
 
 import os
 import subprocess
 
 import pytest
 from labs import Lab, lab_up, remove
+
+from hpctrain.clusters.lab.remove import remove_lab
 
 SBIN = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
 
@@ -73,3 +75,38 @@ def test_what_is_left_of_anothers_lab_does_not_stay_for_ever(tmp_path):
     finally:
         other.cluster("down")
         remove(hers)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A lab with private disks, on one of which something was written."""
+    with lab_up(tmp_path, "--private-disk") as lab:
+        lab.on("n1", f"echo 1 > {tmp_path}/checkpoint")
+        if lab.on("n1", "stat -f -c %T /") != "overlayfs" or not list(
+            (lab.path / "nodes").glob("n1/disk/upper-root/*")
+        ):
+            pytest.skip("an overlay cannot lie on this disk: it is in memory, and gone at any rate")
+        yield lab
+
+
+def test_private_disks_outlive_a_restart_of_this_machine(trained, tmp_path):
+    remove_lab(trained.name, os.environ)  # as a restart does: only the directory is left
+    assert trained.status()["state"] == "gone"
+    assert "private disks of an earlier lab are kept: n1" in trained.cluster("up", "--private-disk")
+    assert trained.on("n1", f"cat {tmp_path}/checkpoint") == "1"
+
+
+def test_private_disks_are_never_removed_unasked(trained, tmp_path):
+    said = "Remove the private disk"
+    done = trained.try_cluster("down")
+    assert (done.returncode, said in done.stderr) == (130, True), done
+    assert "with all that was written there" in trained.cluster("down", "--dry-run")
+    done = trained.try_cluster("up", "--nodes", "1")
+    assert "the private disk of n2" in done.stdout
+    assert (done.returncode, said in done.stdout) == (130, True), done
+    remove_lab(trained.name, os.environ)
+    done = trained.try_cluster("up")
+    assert (done.returncode, said in done.stdout) == (130, True), done
+    assert [path.read_text() for path in trained.path.rglob("checkpoint")] == ["1\n"]
+    trained.cluster("up", "--yes")
+    assert not list(trained.path.rglob("checkpoint"))

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from hpctrain.clusters.lab.addresses import plan_lab_subnet
 from hpctrain.clusters.lab.facts import Disk, LabFacts, check_machine, parse_mounts, parse_networks
 from hpctrain.clusters.lab.faults import Fault, parse_faults, plan_link_fault
 from hpctrain.clusters.lab.files import (
@@ -22,7 +23,7 @@ from hpctrain.clusters.lab.options import (
     options_from_json,
     parse_options,
 )
-from hpctrain.clusters.lab.plan import CABLE, NETEM, NONE, plan_delay, plan_lab, plan_lab_subnet
+from hpctrain.clusters.lab.plan import CABLE, NETEM, NONE, plan_delay, plan_lab
 from hpctrain.clusters.lab.shape import Shape, parse_bandwidth, parse_latency, parse_loss
 from hpctrain.clusters.provider import ClusterRequest
 from hpctrain.errors import ClusterError, ConfigError
@@ -176,6 +177,43 @@ def test_what_cannot_be():
         plan(replace(FACTS, folder="/run/user/0/clusters/lab"))
     with pytest.raises(ClusterError, match="neither sch_netem nor /dev/net/tun"):
         plan(replace(FACTS, has_tun=False), latency="1ms")
+
+
+DISKS = frozenset({"n1", "n2", "n3"})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "private", "kept", "lost"),
+    [
+        (3, True, "n1 n2 n3", ""),
+        (None, True, "n1 n2", "n3"),
+        (3, False, "", "n1 n2 n3"),
+    ],
+)
+def test_after_a_restart_of_this_machine_disks_are_kept_or_asked_about(nodes, private, kept, lost):
+    was = up(plan(nodes=3, private_disk=True))
+    facts = replace(
+        was, nodes=frozenset(), running=frozenset(), has_link=False, with_disk=DISKS
+    )  # fmt: skip
+    made = plan(facts, nodes, private_disk=private)
+    assert (" ".join(made.detail.keeps_disks), " ".join(made.detail.loses_disks)) == (kept, lost)
+    assert bool(made.question) == bool(lost)
+    assert lost.replace(" ", ", ") in made.question
+    assert any("with all that was written there, are removed" in line for line in made.lines) == (
+        bool(lost)
+    )
+
+
+def test_a_node_goes_with_its_disk_only_when_asked():
+    was = up(plan(nodes=3, private_disk=True))
+    for with_disk in (DISKS, frozenset()):  # in memory, the second time
+        facts = replace(was, with_disk=with_disk)
+        assert plan(facts, 2).question == (
+            "Remove the private disk of n3, with all that was written there?"
+        )
+        assert not plan(facts, 4).question
+        assert not plan(replace(facts, running=frozenset({"n1", "n2"}))).question
+    assert not plan(up(plan(nodes=3)), 2).question
 
 
 def test_what_is_not_ours_is_in_the_way():

@@ -69,6 +69,7 @@ def plan_down(directory: ClusterDirectory) -> DownPlan:
     Raises:
         ClusterError: it is another's, or the directory is no lab's.
     """
+    from hpctrain.clusters.lab.disks import describe_loss, find_disks
     from hpctrain.clusters.lab.find import find_nodes
     from hpctrain.clusters.lab.owner import refuse_cloud_files, refuse_others_lab
     from hpctrain.clusters.lab.remove import find_leftovers
@@ -81,7 +82,10 @@ def plan_down(directory: ClusterDirectory) -> DownPlan:
     lines = [f"{directory.name}: {', '.join(nodes) or 'no node'}, {len(found)} things in all"]
     lines += [f"  {each}" for each in found]
     lines += [f"  {directory.path}"] if directory.path.exists() else []
-    return DownPlan(directory.name, tuple(lines))
+    disks = find_disks(directory)
+    lines += [f"  {describe_loss(disks)}"] if disks else []
+    question = f"Remove {describe_loss(disks)}?" if disks else ""
+    return DownPlan(directory.name, tuple(lines), question=question)
 
 
 def down(plan: DownPlan, directory: ClusterDirectory, console: Console) -> None:

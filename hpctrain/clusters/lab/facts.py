@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpctrain.clusters.cluster_dir import ClusterDirectory
+from hpctrain.clusters.lab.disks import find_disks
 from hpctrain.clusters.lab.find import (
     find_inits,
     find_nodes,
@@ -78,6 +79,7 @@ class LabFacts:
         nodes: its nodes, as far as the kernel knows them.
         running: those of them that run.
         has_link: whether this machine has its interface to the lab.
+        with_disk: its nodes with a private disk that holds something.
         obstacles: why no lab of this name can be made: what is there is not ours.
         disks: mounted file systems, outer ones first.
     """
@@ -98,6 +100,7 @@ class LabFacts:
     has_tun: bool = False
     has_overlay: bool = False
     disks: tuple[Disk, ...] = ()
+    with_disk: frozenset[str] = frozenset()
     obstacles: tuple[str, ...] = ()
 
 
@@ -176,6 +179,7 @@ def gather_lab_facts(
         has_tun=os.access("/dev/net/tun", os.R_OK | os.W_OK),
         has_overlay="overlay" in Path("/proc/filesystems").read_text().split(),
         disks=parse_mounts(Path("/proc/self/mountinfo").read_text(), os.path.isdir),
+        with_disk=frozenset(find_disks(directory, written=True)),
         obstacles=tuple(_find_obstacles(directory)),
     )
 

@@ -7,18 +7,21 @@ import time
 from dataclasses import replace
 
 from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterRecord
-from hpctrain.clusters.lab.build import LabBuilder, choosing_addresses
+from hpctrain.clusters.lab.build import LabBuilder
+from hpctrain.clusters.lab.disks import describe_loss
 from hpctrain.clusters.lab.facts import gather_lab_facts
 from hpctrain.clusters.lab.faults import forget_faults
 from hpctrain.clusters.lab.measure import measure_lab
 from hpctrain.clusters.lab.options import options_as_json
+from hpctrain.clusters.lab.owner import choosing_addresses
 from hpctrain.clusters.lab.plan import plan_lab
 from hpctrain.clusters.lab.remove import remove_lab
 from hpctrain.clusters.provider import ClusterPlan, Console
+from hpctrain.errors import ClusterError
 from hpctrain.executor import LocalExecutor
 
 
-def make_lab(plan: ClusterPlan, directory: ClusterDirectory, console: Console) -> ClusterRecord:
+def make_lab(asked: ClusterPlan, directory: ClusterDirectory, console: Console) -> ClusterRecord:
     """Make a lab, or change it, with its directory locked and its name held.
 
     Raises:
@@ -27,8 +30,13 @@ def make_lab(plan: ClusterPlan, directory: ClusterDirectory, console: Console) -
     before = directory.read()
     with choosing_addresses():
         # Another lab may have taken the network since the plan was made.
-        facts = gather_lab_facts(directory, plan.request.environ, LocalExecutor())
-        plan = plan_lab(plan.request, facts)
+        facts = gather_lab_facts(directory, asked.request.environ, LocalExecutor())
+        plan = plan_lab(asked.request, facts)
+        if unasked := set(plan.detail.loses_disks) - set(asked.detail.loses_disks):
+            raise ClusterError(
+                f"{directory.name}: changed since it was planned, got {describe_loss(unasked)} to "
+                "remove; expected what was asked about. Look again: hpctrain cluster plan"
+            )
         lab = plan.detail
         record = ClusterRecord(
             name=lab.name,

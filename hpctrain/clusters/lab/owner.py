@@ -4,7 +4,9 @@ state folder are each user's own. So a lab is marked with the folder that it was
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,4 +119,29 @@ def holding_name(lab: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             remove_held_file(lock, path)
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def choosing_addresses(limit_s: float = 10.0) -> Iterator[None]:
+    """Keep other labs of this machine from choosing a network at the same time.
+
+    Raises:
+        ClusterError: another one takes longer than `limit_s`.
+    """
+    lock = os.open("/run", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        begun_s = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() - begun_s > limit_s:
+                    raise ClusterError(
+                        f"lab: another lab is choosing its network since {limit_s:g} s."
+                    ) from None
+                time.sleep(0.02)
+        yield
+    finally:
         os.close(lock)
