@@ -23,6 +23,7 @@ def foreign_link(tmp_path):
     name = f"hpc-{lab.name}"
     ip("link", "add", name, "type", "veth", "peer", "name", f"x{lab.name}")
     yield lab, name
+    lab.try_cluster("down", "--yes")
     ip("link", "del", name)
 
 

@@ -213,7 +213,8 @@ def _describe(plan: LabPlan) -> list[str]:
     if plan.to_clear:
         lines.append("  first what is left of an earlier lab of this name is removed")
     if plan.loses_disks:
-        lines.append(f"  {describe_loss(plan.loses_disks)}, are removed")
+        hint = "" if plan.options.private_disk else "; --private-disk keeps them"
+        lines.append(f"  {describe_loss(plan.loses_disks)}, are removed{hint}")
     if plan.keeps_disks:
         lines.append(f"  private disks of an earlier lab are kept: {', '.join(plan.keeps_disks)}")
     gone = [name for name in plan.to_stop if name not in plan.to_start]

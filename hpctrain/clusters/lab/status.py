@@ -39,7 +39,8 @@ def lab_status(directory: ClusterDirectory) -> ClusterStatus:
         lines = () if state == record.state else (f"its making was cut off. {down}",)
         return ClusterStatus(name, "lab", state, (), tuple(there), lines)
     if not there:
-        lines = (f"nothing of it is there any more: this machine was restarted? {down}",)
+        again = f"Make it again: hpctrain cluster up --name {name}. {down}"
+        lines = (f"nothing of it is there any more: this machine was restarted? {again}",)
         return ClusterStatus(name, "lab", "gone", (), (), lines)
     nodes = _nodes(directory, record)
     known = {node.name for node in nodes}
