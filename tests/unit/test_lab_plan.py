@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterRecord
 from hpctrain.clusters.lab.addresses import plan_lab_subnet
+from hpctrain.clusters.lab.disks import find_disks
 from hpctrain.clusters.lab.facts import Disk, LabFacts, check_machine, parse_mounts, parse_networks
 from hpctrain.clusters.lab.faults import Fault, parse_faults, plan_link_fault
 from hpctrain.clusters.lab.files import (
@@ -204,6 +206,19 @@ def test_after_a_restart_of_this_machine_disks_are_kept_or_asked_about(nodes, pr
     assert not said or ("--private-disk keeps them" in said[0]) == (not private)
 
 
+def test_a_disk_holds_something_also_where_only_a_hidden_folder_does(tmp_path):
+    directory = ClusterDirectory("lab", tmp_path)
+    for node, file in (("n2", "hidden-runs/checkpoint"), ("n10", "upper-root/new"), ("n1", "")):
+        layers = directory.path / "nodes" / node / "disk"
+        (layers / "work-root" / "work").mkdir(parents=True)
+        (layers / "upper-root").mkdir()
+        if file:
+            (layers / file).parent.mkdir(exist_ok=True)
+            (layers / file).touch()
+    assert find_disks(directory) == ["n1", "n2", "n10"]
+    assert find_disks(directory, written=True) == ["n2", "n10"]
+
+
 def test_a_node_goes_with_its_disk_only_when_asked():
     was = up(plan(nodes=3, private_disk=True))
     for with_disk in (DISKS, frozenset()):  # in memory, the second time
@@ -335,6 +350,7 @@ def test_a_nodes_first_script():
     before, after = script.split("pivot_root")
     for part in ("mkdir -p /home/ada/work/runs; mount", "mkdir -p /data; mount"):
         assert part in after, part
+    assert "data" in before  # its layer
     assert "/data" not in before
 
 
@@ -352,6 +368,14 @@ def test_each_file_system_has_a_layer_of_its_own_whatever_else_is_mounted():
     assert len(set(layers(paths).values())) == 4
     # When a node starts again on its old disk, another one may have been mounted meanwhile.
     assert layers(paths[1:])["/a_b"] == layers(paths)["/a_b"]
+    assert all(len(layer) < 200 for layer in layers(["/" + 300 * "x"]).values())
+
+    def hidden(*folders):
+        lab = plan(private_disk=True, hide=list(folders)).detail
+        script = render_init(lab, lab.nodes[0])
+        return {line.split()[-1]: line for line in script.splitlines() if "/run/before" in line}
+
+    assert hidden("/data", "runs")["/data"] == hidden("/data")["/data"]
 
 
 def test_faults():
@@ -369,8 +393,6 @@ def test_faults():
 
 
 def test_the_steps_of_a_fault():
-    from hpctrain.clusters.cluster_dir import ClusterRecord
-
     record = ClusterRecord("lab", "lab", 0.0, "up", plan().nodes)
     assert lines(plan_link_fault(record, "n2", "link-down"))[0] == (
         "ip -n hpctrain.lab.switch link set to-n2 down"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from hpctrain.clusters.cluster_dir import ClusterDirectory
 
-LAYERS = "upper-*"  # what a node has written, of each file system
+# What a node has written: of each file system of this machine's, and in each hidden folder.
+LAYERS = ("upper-*", "hidden-*")
 
 
 def find_disks(directory: ClusterDirectory, *, written: bool = False) -> list[str]:
@@ -17,12 +19,12 @@ def find_disks(directory: ClusterDirectory, *, written: bool = False) -> list[st
             they are in memory, and go with their node.
     """
     folders = (directory.path / "nodes").glob("n*/disk")
-    nodes = [
-        folder.parent.name
-        for folder in folders
-        if not written or any(any(layer.iterdir()) for layer in folder.glob(LAYERS))
-    ]
+    nodes = [folder.parent.name for folder in folders if not written or _is_written(folder)]
     return in_order(nodes)
+
+
+def _is_written(disk: Path) -> bool:
+    return any(any(layer.iterdir()) for pattern in LAYERS for layer in disk.glob(pattern))
 
 
 def in_order(nodes: Collection[str]) -> list[str]:
