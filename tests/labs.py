@@ -141,6 +141,6 @@ def lab_up(folder: Path, *arguments: str) -> Iterator[Lab]:
 
 def remove(lab: Lab) -> None:
     """Remove a lab, however much of it there is."""
-    done = lab.try_cluster("down")
+    done = lab.try_cluster("down", "--yes")
     assert done.returncode in (0, 2), done.stderr  # 2: there is nothing of this name
     assert lab.traces() == []

@@ -19,11 +19,12 @@ from pathlib import Path
 import launching
 
 from hpctrain.clusters.cluster_dir import ClusterDirectory
-from hpctrain.clusters.lab.build import LabBuilder, choosing_addresses
+from hpctrain.clusters.lab.build import LabBuilder
 from hpctrain.clusters.lab.facts import gather_lab_facts, search_path
 from hpctrain.clusters.lab.files import NODE_TMPDIR, SSHD_CONFIG
 from hpctrain.clusters.lab.find import find_inits
 from hpctrain.clusters.lab.names import SWITCH, Space, switch_port
+from hpctrain.clusters.lab.owner import choosing_addresses
 from hpctrain.clusters.lab.plan import LabPlan, plan_lab
 from hpctrain.clusters.lab.remove import remove_lab
 from hpctrain.clusters.provider import ClusterRequest

@@ -14,17 +14,16 @@ Whatever else a provider keeps (keys, Terraform's state) lies here too, never in
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpctrain.clusters.file_lock import hold_file, remove_held_file, take
 from hpctrain.errors import ClusterError, ConfigError, did_you_mean
 
 SCHEMA = 1
@@ -97,7 +96,8 @@ class ClusterDirectory:
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ClusterError(
                 f"{path}: cannot be read: {problem}; expected schema {SCHEMA} of this hpctrain. "
-                f"Clean up by name: hpctrain cluster down --name {self.name}"
+                "What this machine's kernel knows of a lab is removed by its name: "
+                f"hpctrain cluster down --name {self.name}."
             ) from problem
 
     def write(self, record: ClusterRecord) -> None:
@@ -127,10 +127,11 @@ class ClusterDirectory:
         try:
             yield
         finally:
-            os.close(lock)
-            with contextlib.suppress(OSError):  # holds more than the lock, or is gone
+            # Looked at and removed before the lock ends: then both are the next process's.
+            with contextlib.suppress(OSError):  # gone already
                 if [entry.name for entry in self.path.iterdir()] == [LOCK_FILE]:
-                    self.remove()
+                    remove_held_file(lock, self.path / LOCK_FILE)
+            os.close(lock)
 
     def is_locked(self) -> bool:
         """Return whether another process is changing the cluster just now."""
@@ -139,47 +140,40 @@ class ClusterDirectory:
         except OSError:
             return False
         try:
-            return not _take(lock)
+            return not take(lock)
         finally:
             os.close(lock)
 
+    def is_bare(self) -> bool:
+        """Return whether it holds nothing but the lock, and a record that was not finished."""
+        try:
+            found = {entry.name for entry in self.path.iterdir()}
+        except OSError:
+            return False
+        return found <= {LOCK_FILE, f".{RECORD_FILE}.tmp"}
+
     def remove(self) -> None:
-        """Remove the directory with all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the directory with all that is in it, with the lock held: that goes last."""
+        with contextlib.suppress(OSError):
+            for entry in self.path.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                elif entry.name != LOCK_FILE:
+                    entry.unlink(missing_ok=True)
+            (self.path / LOCK_FILE).unlink(missing_ok=True)
+            self.path.rmdir()
 
     def _lock(self) -> int:
         try:
-            deadline_s = time.monotonic() + LOCK_PATIENCE_S
-            while True:
-                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self.path.mkdir(exist_ok=True, mode=0o700)
-                try:
-                    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                    lock = os.open(self.path / LOCK_FILE, flags, 0o600)
-                except FileNotFoundError:
-                    continue  # another process has just removed the directory
-                if _take(lock):
-                    # Of a directory that was removed meanwhile the lock is worth nothing.
-                    with contextlib.suppress(FileNotFoundError):
-                        if os.path.samestat(os.fstat(lock), os.stat(self.path / LOCK_FILE)):
-                            return lock
-                os.close(lock)
-                if time.monotonic() > deadline_s:
-                    raise ClusterError(
-                        f"{self.name}: another hpctrain is making, changing or removing this "
-                        "cluster just now. Wait for it, or choose another --name."
-                    )
-                time.sleep(0.02)
+            lock = hold_file(self.path / LOCK_FILE, LOCK_PATIENCE_S)
         except OSError as problem:
             raise ClusterError(f"{self.path}: cannot be made: {problem.strerror}.") from problem
-
-
-def _take(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        if lock is None:
+            raise ClusterError(
+                f"{self.name}: another hpctrain is making, changing or removing this "
+                "cluster just now. Wait for it, or choose another --name."
+            )
+        return lock
 
 
 def check_cluster_name(name: str) -> None:

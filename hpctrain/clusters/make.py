@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,7 @@ def plan_removal(
 
     Raises:
         ConfigError: there is nothing of this name.
+        ClusterError: nobody knows whose it is, or it is another's.
     """
     directory = ClusterDirectory(name, clusters_folder(environ))
     provider = _provider_of(directory, environ)
@@ -111,11 +113,15 @@ def remove_cluster(
 
 
 def _provider_of(directory: ClusterDirectory, environ: Mapping[str, str]) -> Provider:
-    """Return whose a cluster is: by its record, else by who knows its name."""
+    """Return whose a cluster is: by its record, else by who knows its name.
+
+    Nobody is guessed: the wrong one would remove what another finds its machines by.
+    """
+    damage = ""
     try:
         record = directory.read()
-    except ClusterError:
-        record = None
+    except ClusterError as problem:
+        record, damage = None, problem.messages[0]
     if record is not None:
         return find_provider(record.provider)
     for name in PROVIDERS:
@@ -123,4 +129,11 @@ def _provider_of(directory: ClusterDirectory, environ: Mapping[str, str]) -> Pro
         if directory.name in provider.find_names():
             return provider
     find_cluster(directory.name, environ)
-    return find_provider("lab")  # a directory without a record: `up` ended before it began
+    if damage or not directory.is_bare():
+        damage = damage or f"{directory.path}: it has no record (cluster.json)."
+        raise ClusterError(
+            f"{damage} Nothing was removed: "
+            "it may hold what a cloud's machines are found by. If nothing of it is needed any "
+            f"more, remove it by hand: rm -r {shlex.quote(str(directory.path))}"
+        )
+    return find_provider("lab")  # `up` ended before it wrote anything: any provider would do

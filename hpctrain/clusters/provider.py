@@ -88,8 +88,8 @@ class ClusterStatus:
     """A cluster as it is now.
 
     Args:
-        state: up, degraded, creating, destroying, half-made (left by a crash) or leftover
-            (found without a directory).
+        state: up, degraded, creating, destroying, half-made (left by a crash), leftover
+            (found without a directory) or another's (made from another state folder).
         leftovers: what is there and should not be, in words.
     """
 

@@ -252,7 +252,9 @@ class _Draft:
             self.explain("PATH", shown, setting.rule, setting.fact, setting.source)
 
     def add_meeting_point(self, address: str) -> None:
-        port = plan_meeting_port(self.request.run_path)
+        # Runs of one name in two folders may start at the same moment, and are not to meet.
+        run_path = self.request.rank_env.get("HPCTRAIN_RUN_PATH", self.request.run_path)
+        port = plan_meeting_port(run_path)
         for name, value in ((ADDRESS_VARIABLE, address), (PORT_VARIABLE, str(port))):
             if name not in self.users_own:
                 self.env[name] = value

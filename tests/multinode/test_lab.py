@@ -199,7 +199,18 @@ def test_a_private_disk_is_nobody_elses(tmp_path):
         assert "new" not in lab.on("n2", f"ls {tmp_path}").split()
         assert not (tmp_path / "new").exists()
         assert (tmp_path / "given").read_text() == "from the image"
-        assert "/old_root" not in lab.on("n1", "cut -d' ' -f2 /proc/mounts").split()
+        mounted = lab.on("n1", "cut -d' ' -f2 /proc/mounts").split()
+        assert mounted[0] == "/"  # its own root, and no way back to this machine's
+        assert not [path for path in mounted if "before" in path or str(lab.path) in path]
+
+
+def test_a_folder_that_is_hidden_behind_a_link_is_not_made_on_this_machine(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with lab_up(tmp_path, "--nodes", "1", "--private-disk", "--set", 'hide=["link/new"]') as lab:
+        lab.on("n1", f"touch {tmp_path}/link/new/there")
+        assert lab.on("n1", f"ls {tmp_path}/elsewhere/new") == "there"
+        assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def figures(text):
@@ -220,12 +231,15 @@ def test_shaped_links_of_all_nodes_and_of_one(tmp_path):
         said = lab.cluster("up", *shape, "--loss", "20%")
         assert "asked      200 Mbit/s     14 ms        20 %" in said
         for round_trip_ms, bit_per_s, loss in figures(said):
-            assert round_trip_ms >= 14
-            assert bit_per_s <= 220e6
+            assert 14 <= round_trip_ms < 50  # 14, and what a busy machine adds
+            assert bit_per_s < 300e6
             assert 12 < loss < 28
         assert lab.inits() == inits  # another cable for the same nodes
         said = lab.cluster("up", "--loss", "off", "--latency", "off", "--bandwidth", "20mbit")
-        assert all(rate <= 22e6 for _, rate, _ in figures(said))
+        for round_trip_ms, bit_per_s, loss in figures(said):
+            assert round_trip_ms < 14
+            assert 10e6 < bit_per_s < 30e6  # a reader that comes late finds more
+            assert loss is None
         assert not [trace for trace in lab.traces() if "cable" in trace]
 
 
@@ -258,19 +272,26 @@ def test_faults_of_a_link(lab):
 
 
 BUSY = """
-import time
-end_s = time.time() + 1
+import os, sys, time
+end_s, others = time.time() + 1, int(sys.argv[1]) - 1
+for _ in range(others):
+    if os.fork() == 0:
+        while time.time() < end_s: pass
+        os._exit(0)
 while time.time() < end_s: pass
-print(time.process_time())
-"""
+for _ in range(others):
+    os.wait()
+print(sum(os.times()[:4]))
+"""  # what that many busy processes get in a second, in seconds of processors
 
 
 def test_a_node_with_a_part_of_the_cores(lab):
     (lab.folder / "busy.py").write_text(BUSY)
     try:
         lab.cluster("fault", "n2", "cpu=10%")
-        used_s = float(lab.on("n2", f"{sys.executable} {lab.folder}/busy.py"))
-        assert used_s < 0.1 * os.cpu_count() + 0.4  # of 1 s; the rest is for a slow start
+        cores = os.cpu_count()
+        used_s = float(lab.on("n2", f"{sys.executable} {lab.folder}/busy.py {cores}"))
+        assert used_s < 0.5 * cores, cores  # a tenth, and some for the start
     finally:
         lab.cluster("fault", "n2", "cpu=off")
     assert [trace for trace in lab.traces() if trace.startswith("group")] == []
@@ -283,7 +304,7 @@ def test_the_stand_in_for_a_control_group(lab, monkeypatch):
         assert "stand-in" in limit_cpu(lab.name, "n2", 0.3, os.environ["PATH"])
         wait_until(lambda: cycles(lab), "the stand-in to start")
         # Stopped for the rest of the time, but while sshd and python were being started.
-        assert float(lab.on("n2", f"{sys.executable} {lab.folder}/busy.py")) < 0.7
+        assert float(lab.on("n2", f"{sys.executable} {lab.folder}/busy.py 1")) < 0.7
     finally:
         free_cpu(lab.name, "n2")
     assert not cycles(lab)
@@ -299,11 +320,13 @@ def cycles(lab):
 def test_a_run_that_loses_a_node_says_which(lab, tmp_path, name):
     """Nobody sends a farewell here: only probes of the connections find out.
 
-    Two runs at once, each on a lab of its own, for it takes its time.
+    Three runs at once, each on a lab of its own, for it takes its time.
     """
-    program = ("--np", "4", "--", sys.executable, "-c", WAITING_PROGRAM, "621")
-    with lab_up(tmp_path) as other:
-        cases = [(lab, "poweroff"), (other, "link-down")]
+    program = ("--np", "4", "--", sys.executable, "-c", WAITING_PROGRAM, "621.05170")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    with lab_up(tmp_path / "a") as other, lab_up(tmp_path / "b") as silent:
+        cases = [(lab, "poweroff"), (other, "link-down"), (silent, "drop")]
         runs = [each.start_run(*program, name=name) for each, _ in cases]
         try:
             for each, fault in cases:
@@ -314,6 +337,10 @@ def test_a_run_that_loses_a_node_says_which(lab, tmp_path, name):
                 assert done.returncode not in (0, 130)
                 assert re.search(rf"on {each.host('n2')} failed first", done.stderr), done.stderr
                 assert f"{each.host('n2')}: could not be swept" in done.stderr
+            silent.cluster("fault", "n2", "link-up")
+            assert silent.states() == {"n1": "up", "n2": "up"}
+            # The node was alive all the time: its ranks have found out, too.
+            wait_until(lambda: "621.05170" not in silent.on("n2", "ps ax"), "ranks to end", 60)
         finally:
             for process in runs:
                 process.kill()

@@ -1,6 +1,7 @@
 """A cluster's own directory, its lock, and the link to its hostfile."""
 
 import json
+import os
 import stat
 
 import pytest
@@ -80,6 +81,35 @@ def test_removing_under_the_lock_leaves_nothing(directory):
         directory.write(RECORD)
         directory.remove()
     assert not directory.path.exists()
+
+
+def test_the_end_of_a_lock_leaves_the_next_holders_directory_alone(directory, monkeypatch):
+    again = ClusterDirectory("lab", directory.path.parent)
+    following, close = again.locked(), os.close
+
+    def close_and_let_the_next_one_in(descriptor):
+        monkeypatch.setattr("os.close", close)
+        close(descriptor)
+        following.__enter__()
+
+    with directory.locked():
+        monkeypatch.setattr("os.close", close_and_let_the_next_one_in)
+    again.write(RECORD)
+    assert directory.is_locked()
+    following.__exit__(None, None, None)
+    assert again.read() == RECORD
+
+
+def test_a_directory_that_was_removed_and_made_again_is_not_ours(directory):
+    again = ClusterDirectory("lab", directory.path.parent)
+    held = directory.locked()
+    held.__enter__()
+    directory.remove()
+    with again.locked():
+        held.__exit__(None, None, None)
+        assert directory.is_locked()
+        again.write(RECORD)
+    assert again.read() == RECORD
 
 
 @pytest.mark.parametrize("name", ["", "Lab", "1lab", "a/b", "..", "-a", "a-", "a" * 33, "a b"])

@@ -1,9 +1,13 @@
 """What a lab is to be: shapes, options, plans and the commands they come to. Pure tables."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
 
+from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterRecord
+from hpctrain.clusters.lab.addresses import plan_lab_subnet
+from hpctrain.clusters.lab.disks import find_disks
 from hpctrain.clusters.lab.facts import Disk, LabFacts, check_machine, parse_mounts, parse_networks
 from hpctrain.clusters.lab.faults import Fault, parse_faults, plan_link_fault
 from hpctrain.clusters.lab.files import (
@@ -21,7 +25,7 @@ from hpctrain.clusters.lab.options import (
     options_from_json,
     parse_options,
 )
-from hpctrain.clusters.lab.plan import CABLE, NETEM, NONE, plan_delay, plan_lab, plan_lab_subnet
+from hpctrain.clusters.lab.plan import CABLE, NETEM, NONE, plan_delay, plan_lab
 from hpctrain.clusters.lab.shape import Shape, parse_bandwidth, parse_latency, parse_loss
 from hpctrain.clusters.provider import ClusterRequest
 from hpctrain.errors import ClusterError, ConfigError
@@ -177,6 +181,61 @@ def test_what_cannot_be():
         plan(replace(FACTS, has_tun=False), latency="1ms")
 
 
+DISKS = frozenset({"n1", "n2", "n3"})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "private", "kept", "lost"),
+    [
+        (3, True, "n1 n2 n3", ""),
+        (None, True, "n1 n2", "n3"),
+        (3, False, "", "n1 n2 n3"),
+    ],
+)
+def test_after_a_restart_of_this_machine_disks_are_kept_or_asked_about(nodes, private, kept, lost):
+    was = up(plan(nodes=3, private_disk=True))
+    facts = replace(
+        was, nodes=frozenset(), running=frozenset(), has_link=False, with_disk=DISKS
+    )  # fmt: skip
+    made = plan(facts, nodes, private_disk=private)
+    assert (" ".join(made.detail.keeps_disks), " ".join(made.detail.loses_disks)) == (kept, lost)
+    assert bool(made.question) == bool(lost)
+    assert lost.replace(" ", ", ") in made.question
+    said = [line for line in made.lines if "with all that was written there, are removed" in line]
+    assert bool(said) == bool(lost)
+    assert not said or ("--private-disk keeps them" in said[0]) == (not private)
+
+
+def test_a_disk_holds_something_also_where_only_a_hidden_folder_does(tmp_path):
+    directory = ClusterDirectory("lab", tmp_path)
+    for node, file in (("n2", "hidden-runs/checkpoint"), ("n10", "upper-root/new"), ("n1", "")):
+        layers = directory.path / "nodes" / node / "disk"
+        (layers / "work-root" / "work").mkdir(parents=True)
+        (layers / "upper-root").mkdir()
+        if file:
+            (layers / file).parent.mkdir(exist_ok=True)
+            (layers / file).touch()
+    assert find_disks(directory) == ["n1", "n2", "n10"]
+    assert find_disks(directory, written=True) == ["n2", "n10"]
+
+
+def test_a_node_goes_with_its_disk_only_when_asked():
+    was = up(plan(nodes=3, private_disk=True))
+    for with_disk in (DISKS, frozenset()):  # in memory, the second time
+        facts = replace(was, with_disk=with_disk)
+        assert plan(facts, 2).question == (
+            "Remove the private disk of n3, with all that was written there?"
+        )
+        assert not plan(facts, 4).question
+        assert not plan(replace(facts, running=frozenset({"n1", "n2"}))).question
+    assert not plan(up(plan(nodes=3)), 2).question
+
+
+def test_what_is_not_ours_is_in_the_way():
+    with pytest.raises(ClusterError, match=r"first\nsecond"):
+        plan(replace(FACTS, obstacles=("first", "second")))
+
+
 def test_the_network_is_free():
     assert plan_lab_subnet("lab", []) == "198.19.196.0/24"
     assert plan_lab_subnet("lab", ["198.19.196.77"]) == "198.19.197.0/24"
@@ -204,9 +263,15 @@ def lines(steps):
 
 def test_the_commands_of_the_network():
     lab = plan().detail
-    switch = lines(plan_switch(lab))
+    switch = lines(plan_switch(lab, 77))
     assert switch[0] == "ip netns add hpctrain.lab.switch"
-    assert "ip link add hpc-lab type veth peer name uplink netns hpctrain.lab.switch" in switch
+    # Marked while it is still in the switch.
+    link = "ip -n hpctrain.lab.switch link"
+    at = switch.index(f"{link} add hpc-lab type veth peer name uplink")
+    assert switch[at + 1 : at + 3] == [
+        f"{link} set hpc-lab alias hpctrain lab lab in /state/clusters/lab",
+        f"{link} set hpc-lab netns 77",
+    ]
     assert switch[-1].endswith("addr add 198.19.196.1/24 dev hpc-lab\nlink set hpc-lab up\n")
     assert lines(plan_pair(lab, lab.nodes[0])) == [
         "ip -n hpctrain.lab.switch link add to-n1 type veth peer name eth0 netns hpctrain.lab.n1"
@@ -277,12 +342,40 @@ def test_a_nodes_first_script():
         'layer / root "$root"',
         'layer /home home "$root"/home',
         'mount --bind -o ro /etc/resolv.conf "$root"/etc/resolv.conf',  # a single file
-        '"$root"/home/ada/work/runs',
-        '"$root"/data',
         "pivot_root",
         "boot_id",
     ):
         assert part in script, part
+    # A link in the node's files must lead to the node's files: nothing is hidden before.
+    before, after = script.split("pivot_root")
+    for part in ("mkdir -p /home/ada/work/runs; mount", "mkdir -p /data; mount"):
+        assert part in after, part
+    assert "data" in before  # its layer
+    assert "/data" not in before
+
+
+def test_each_file_system_has_a_layer_of_its_own_whatever_else_is_mounted():
+    paths = ["/a/b", "/a_b", "/a%2Fb", "/a b"]
+
+    def layers(paths):
+        facts = replace(FACTS, disks=tuple(Disk(path) for path in ("/", *paths)))
+        lab = plan(facts, private_disk=True).detail
+        words = [shlex.split(line) for line in render_init(lab, lab.nodes[0]).splitlines()
+                 if line.startswith(("layer /", "layer '"))]  # fmt: skip
+        return {word[1]: word[2] for word in words}
+
+    assert list(layers(paths)) == paths
+    assert len(set(layers(paths).values())) == 4
+    # When a node starts again on its old disk, another one may have been mounted meanwhile.
+    assert layers(paths[1:])["/a_b"] == layers(paths)["/a_b"]
+    assert all(len(layer) < 200 for layer in layers(["/" + 300 * "x"]).values())
+
+    def hidden(*folders):
+        lab = plan(private_disk=True, hide=list(folders)).detail
+        script = render_init(lab, lab.nodes[0])
+        return {line.split()[-1]: line for line in script.splitlines() if "/run/before" in line}
+
+    assert hidden("/data", "runs")["/data"] == hidden("/data")["/data"]
 
 
 def test_faults():
@@ -300,8 +393,6 @@ def test_faults():
 
 
 def test_the_steps_of_a_fault():
-    from hpctrain.clusters.cluster_dir import ClusterRecord
-
     record = ClusterRecord("lab", "lab", 0.0, "up", plan().nodes)
     assert lines(plan_link_fault(record, "n2", "link-down"))[0] == (
         "ip -n hpctrain.lab.switch link set to-n2 down"

@@ -147,6 +147,16 @@ def test_ranks_of_several_hosts_meet_at_the_first_one_s_address_in_the_chosen_ne
     assert 20000 <= plan.meeting_port < 32000
 
 
+def test_runs_of_one_name_in_two_folders_do_not_meet():
+    ports = {
+        plan_launch(
+            request("train", np=2, rank_env={"HPCTRAIN_RUN_PATH": f"{folder}/runs/run"}), facts()
+        ).meeting_port
+        for folder in ("/home/ada", "/home/eve")
+    }
+    assert len(ports) == 2
+
+
 def test_ranks_meet_at_the_launcher_where_rank_0_runs_there():
     hosts = parse_host_list("head:1,n2:2").hosts
     plan = plan_launch(

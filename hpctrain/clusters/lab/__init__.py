@@ -7,7 +7,6 @@ it, `find.py` asks the kernel what is there, `remove.py` takes it away by its na
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a cable's process imports this package too, and is to start at once
@@ -50,54 +49,11 @@ def up(plan: ClusterPlan, directory: ClusterDirectory, console: Console) -> Clus
     Raises:
         ClusterError: a step failed; what was made stays, for ``down`` or another ``up``.
     """
-    from dataclasses import replace
+    from hpctrain.clusters.lab.make import make_lab
+    from hpctrain.clusters.lab.owner import holding_name
 
-    from hpctrain.clusters.cluster_dir import ClusterRecord
-    from hpctrain.clusters.lab.build import LabBuilder, choosing_addresses
-    from hpctrain.clusters.lab.faults import forget_faults
-    from hpctrain.clusters.lab.measure import measure_lab
-    from hpctrain.clusters.lab.options import options_as_json
-    from hpctrain.clusters.lab.plan import plan_lab
-    from hpctrain.clusters.lab.remove import remove_lab
-
-    before = directory.read()
-    with choosing_addresses():
-        # Another lab may have taken the network since the plan was made.
-        plan = plan_lab(plan.request, gather_facts(plan.request, directory))
-        lab = plan.detail
-        record = ClusterRecord(
-            name=lab.name,
-            provider="lab",
-            created_s=before.created_s if before and not lab.makes_switch else time.time(),
-            state="up",
-            nodes=plan.nodes,
-            reachable_from_here=True,
-            hostfile_links=before.hostfile_links if before else (),
-            provider_data={"subnet": lab.subnet, "options": options_as_json(lab.options)},
-        )
-        builder = LabBuilder(lab, directory)
-        if before is None or lab.makes_switch:
-            directory.write(replace(record, state="creating"))
-        else:  # what is up stays up, whatever becomes of this change
-            pending = [*lab.to_start, *lab.to_reshape]
-            data = {**before.provider_data, "pending": pending}
-            directory.write(replace(before, provider_data=data))
-        if lab.to_clear:
-            remove_lab(lab.name, plan.request.environ)
-        if lab.makes_switch:
-            builder.clear_files()
-            builder.make_switch()
-    builder.stop_nodes()
-    builder.make_files()
-    builder.start_nodes()
-    builder.reshape_nodes()
-    for node in (*lab.to_start, *lab.to_reshape):
-        forget_faults(directory, node)
-    directory.write(record)
-    if lab.to_start or lab.to_reshape:
-        for line in measure_lab(lab, console):
-            console.say(line)
-    return record
+    with holding_name(directory.name):
+        return make_lab(plan, directory, console)
 
 
 def status(directory: ClusterDirectory) -> ClusterStatus:
@@ -108,33 +64,48 @@ def status(directory: ClusterDirectory) -> ClusterStatus:
 
 
 def plan_down(directory: ClusterDirectory) -> DownPlan:
-    """Find what is there of a lab, by its name."""
+    """Find what is there of a lab, by its name.
+
+    Raises:
+        ClusterError: it is another's, or the directory is no lab's.
+    """
+    from hpctrain.clusters.lab.disks import describe_loss, find_disks
     from hpctrain.clusters.lab.find import find_nodes
+    from hpctrain.clusters.lab.owner import refuse_cloud_files, refuse_others_lab
     from hpctrain.clusters.lab.remove import find_leftovers
     from hpctrain.clusters.provider import DownPlan
 
+    refuse_cloud_files(directory)
+    refuse_others_lab(directory)
     found = find_leftovers(directory.name)
     nodes = [f"{directory.name}-{node}" for node in find_nodes(directory.name)]
     lines = [f"{directory.name}: {', '.join(nodes) or 'no node'}, {len(found)} things in all"]
     lines += [f"  {each}" for each in found]
     lines += [f"  {directory.path}"] if directory.path.exists() else []
-    return DownPlan(directory.name, tuple(lines))
+    disks = find_disks(directory)
+    lines += [f"  {describe_loss(disks)}"] if disks else []
+    question = f"Remove {describe_loss(disks)}?" if disks else ""
+    return DownPlan(directory.name, tuple(lines), question=question)
 
 
 def down(plan: DownPlan, directory: ClusterDirectory, console: Console) -> None:
     """Remove the lab with its directory.
 
     Raises:
-        ClusterError: something is left; the directory stays.
+        ClusterError: something is left, or is not ours; the directory stays.
     """
     import os
 
     from hpctrain.clusters.lab.facts import check_root
+    from hpctrain.clusters.lab.owner import holding_name, refuse_cloud_files, refuse_others_lab
     from hpctrain.clusters.lab.remove import remove_lab
     from hpctrain.errors import ClusterError
 
     check_root()
-    remove_lab(directory.name, os.environ)
+    refuse_cloud_files(directory)
+    with holding_name(directory.name):
+        refuse_others_lab(directory)
+        remove_lab(directory.name, os.environ)
     directory.remove()
     if directory.path.exists():
         raise ClusterError(f"{directory.path}: cannot be removed. Remove it by hand.")

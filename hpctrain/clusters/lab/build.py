@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 import socket
@@ -11,12 +9,12 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hpctrain.clusters.cluster_dir import ClusterDirectory
 from hpctrain.clusters.lab import files
-from hpctrain.clusters.lab.find import find_inits, find_processes
+from hpctrain.clusters.lab.find import find_inits, find_processes, words_of
 from hpctrain.clusters.lab.names import NODE_LINK, SWITCH, Space, switch_port
 from hpctrain.clusters.lab.network import (
     Step,
@@ -27,7 +25,7 @@ from hpctrain.clusters.lab.network import (
     plan_unplug,
 )
 from hpctrain.clusters.lab.plan import CABLE, LabNode, LabPlan
-from hpctrain.clusters.lab.remove import kill_and_wait, remove_node, words_of
+from hpctrain.clusters.lab.remove import kill_and_wait, remove_node
 from hpctrain.errors import ClusterError
 from hpctrain.executor import Command, LocalExecutor, run_on_all
 
@@ -70,12 +68,14 @@ class LabBuilder:
         write(self.directory.hostfile.name, files.render_lab_hostfile(plan), mode=0o644)
 
     def clear_files(self) -> None:
-        """Remove what nodes of an earlier lab of this name have left on their disks."""
-        shutil.rmtree(self.directory.path / "nodes", ignore_errors=True)
+        """Remove what nodes of an earlier lab of this name have left, but for the disks we keep."""
+        for folder in (self.directory.path / "nodes").glob("*"):
+            if folder.name not in self.plan.keeps_disks:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def make_switch(self) -> None:
         """Make the switch."""
-        self._take(plan_switch(self.plan))
+        self._take(plan_switch(self.plan, os.getpid()))
 
     def stop_nodes(self) -> None:
         """Take away nodes that go, and what is left of those that do not run."""
@@ -219,31 +219,6 @@ def stop_cables(lab: str, node: str) -> None:
         if each.space.node == SWITCH and port in words_of(each.pid)
     ]
     kill_and_wait(cables)
-
-
-@contextlib.contextmanager
-def choosing_addresses(limit_s: float = 10.0) -> Iterator[None]:
-    """Keep other labs of this machine from choosing a network at the same time.
-
-    Raises:
-        ClusterError: another one takes longer than `limit_s`.
-    """
-    lock = os.open("/run", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        begun_s = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - begun_s > limit_s:
-                    raise ClusterError(
-                        f"lab: another lab is choosing its network since {limit_s:g} s."
-                    ) from None
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(lock)
 
 
 def answers_ssh(address: str) -> bool:

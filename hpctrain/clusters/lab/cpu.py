@@ -7,11 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hpctrain.clusters.lab.find import CPU_GROUP_FOLDERS, find_cpu_groups, find_processes
+from hpctrain.clusters.lab.find import (
+    CPU_GROUP_FOLDERS,
+    find_cpu_groups,
+    find_processes,
+    is_program_of,
+    words_of,
+)
 from hpctrain.clusters.lab.names import SWITCH, Space
-from hpctrain.clusters.lab.remove import kill_and_wait, remove_group, words_of
+from hpctrain.clusters.lab.remove import kill_and_wait, remove_group
 from hpctrain.executor import Command, LocalExecutor
 
 PERIOD_US = 50_000  # short, so that a rank is slow all the time, not stopped and then fast
@@ -53,7 +60,7 @@ def free_cpu(lab: str, node: str) -> None:
     ]
     if cycles:
         kill_and_wait(cycles)
-        send_to_node(lab, node, signal.SIGCONT)
+    continue_node(lab, node)  # whoever stopped it: one that was killed could not undo it
     for group in find_cpu_groups(lab, node):
         for pid in (group / "cgroup.procs").read_text().split():
             with contextlib.suppress(OSError):
@@ -61,14 +68,46 @@ def free_cpu(lab: str, node: str) -> None:
         remove_group(group)
 
 
-def send_to_node(lab: str, node: str, number: signal.Signals) -> None:
-    """Send a signal to a node's programs: not to its first process, which holds it together, and
-    not to its sshd, which ends a session whose process stops."""
+def stop_node(lab: str, node: str, stopped: list[int]) -> None:
+    """Stop a node's programs: not its first process, which holds it together, and not its sshd,
+    which ends a session whose process stops. They go to `stopped`, for :func:`continue_stopped`."""
+    for process, pid in _programs_of(lab, node):
+        if _is_sshd(pid):
+            os.close(process)
+            continue
+        stopped.append(process)
+        with contextlib.suppress(OSError):  # it has ended
+            signal.pidfd_send_signal(process, signal.SIGSTOP)
+
+
+def continue_stopped(stopped: Iterable[int]) -> None:
+    """Continue what :func:`stop_node` stopped, wherever it has gone meanwhile."""
+    for process in stopped:
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(process, signal.SIGCONT)
+        os.close(process)
+
+
+def continue_node(lab: str, node: str) -> None:
+    """Continue all of a node's programs, whoever has stopped them."""
+    continue_stopped(process for process, _ in _programs_of(lab, node))
+
+
+def _programs_of(lab: str, node: str) -> Iterator[tuple[int, int]]:
+    """Yield a descriptor, to be closed, and the PID of each of a node's programs.
+
+    The descriptor cannot come to mean another process; a PID could, from the search to here.
+    """
     for each in find_processes(lab):
-        is_program = each.is_within and not each.is_init and not _is_sshd(each.pid)
-        if each.space.node == node and is_program:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(each.pid, number)
+        if each.space.node == node and each.is_within and not each.is_init:
+            try:
+                process = os.pidfd_open(each.pid)
+            except OSError:
+                continue  # it has ended
+            if is_program_of(each.pid, each.space):
+                yield process, each.pid
+            else:
+                os.close(process)
 
 
 def _is_sshd(pid: int) -> bool:

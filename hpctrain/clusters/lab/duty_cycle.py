@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 
-from hpctrain.clusters.lab.cpu import send_to_node
+from hpctrain.clusters.lab.cpu import continue_stopped, stop_node
 from hpctrain.clusters.lab.find import find_inits
 
 PERIOD_S = 0.1
@@ -22,10 +22,14 @@ PERIOD_S = 0.1
 
 def main() -> None:
     lab, node, share = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
     while node in find_inits(lab):
-        send_to_node(lab, node, signal.SIGSTOP)
-        time.sleep(PERIOD_S * (1 - share))
-        send_to_node(lab, node, signal.SIGCONT)
+        stopped: list[int] = []
+        try:
+            stop_node(lab, node, stopped)
+            time.sleep(PERIOD_S * (1 - share))
+        finally:  # also when it is ended: nothing stays stopped
+            continue_stopped(stopped)
         time.sleep(PERIOD_S * share)
 
 

@@ -14,9 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from hpctrain.clusters.cluster_dir import ClusterDirectory
-from hpctrain.clusters.lab.find import find_inits, find_nodes, has_machine_link
+from hpctrain.clusters.lab.disks import find_disks
+from hpctrain.clusters.lab.find import (
+    find_inits,
+    find_nodes,
+    has_foreign_link,
+    has_machine_link,
+)
 from hpctrain.clusters.lab.names import machine_link
 from hpctrain.clusters.lab.options import LabOptions, options_from_json
+from hpctrain.clusters.lab.owner import (
+    describe_foreign_link,
+    describe_other_owner,
+    find_other_owner,
+    refuse_cloud_files,
+)
 from hpctrain.errors import ClusterError, raise_all
 from hpctrain.executor import Command, Executor
 
@@ -67,6 +79,8 @@ class LabFacts:
         nodes: its nodes, as far as the kernel knows them.
         running: those of them that run.
         has_link: whether this machine has its interface to the lab.
+        with_disk: its nodes with a private disk that holds something.
+        obstacles: why no lab of this name can be made: what is there is not ours.
         disks: mounted file systems, outer ones first.
     """
 
@@ -86,6 +100,8 @@ class LabFacts:
     has_tun: bool = False
     has_overlay: bool = False
     disks: tuple[Disk, ...] = ()
+    with_disk: frozenset[str] = frozenset()
+    obstacles: tuple[str, ...] = ()
 
 
 def search_path(environ: Mapping[str, str]) -> str:
@@ -143,6 +159,7 @@ def gather_lab_facts(
     """
     check_machine(environ)
     path = search_path(environ)
+    refuse_cloud_files(directory)
     record = directory.read()
     data = record.provider_data if record else {}
     return LabFacts(
@@ -162,7 +179,15 @@ def gather_lab_facts(
         has_tun=os.access("/dev/net/tun", os.R_OK | os.W_OK),
         has_overlay="overlay" in Path("/proc/filesystems").read_text().split(),
         disks=parse_mounts(Path("/proc/self/mountinfo").read_text(), os.path.isdir),
+        with_disk=frozenset(find_disks(directory, written=True)),
+        obstacles=tuple(_find_obstacles(directory)),
     )
+
+
+def _find_obstacles(directory: ClusterDirectory) -> list[str]:
+    name, owner = directory.name, find_other_owner(directory)
+    found = [describe_other_owner(name, owner)] if owner else []
+    return found + ([describe_foreign_link(name)] if has_foreign_link(name) else [])
 
 
 def networks_in_use(executor: Executor, path: str, own_link: str) -> tuple[str, ...]:

@@ -10,12 +10,13 @@ from hpctrain.clusters.cluster_dir import ClusterDirectory, ClusterRecord
 from hpctrain.clusters.lab.build import take_steps
 from hpctrain.clusters.lab.cpu import free_cpu, limit_cpu
 from hpctrain.clusters.lab.facts import check_machine, search_path
-from hpctrain.clusters.lab.find import find_inits, find_processes
+from hpctrain.clusters.lab.find import find_inits, find_processes, words_of
 from hpctrain.clusters.lab.names import NODE_LINK, SWITCH, Space, switch_port
 from hpctrain.clusters.lab.network import Step, plan_shaping
 from hpctrain.clusters.lab.options import LabOptions, node_number, options_from_json
+from hpctrain.clusters.lab.owner import refuse_others_lab
 from hpctrain.clusters.lab.plan import NETEM, NONE
-from hpctrain.clusters.lab.remove import kill_and_wait, words_of
+from hpctrain.clusters.lab.remove import kill_and_wait
 from hpctrain.clusters.lab.shape import OFF, parse_bandwidth, parse_cpu_share, render_bandwidth
 from hpctrain.errors import ClusterError, ConfigError, did_you_mean, raise_all
 from hpctrain.executor import LocalExecutor
@@ -87,9 +88,10 @@ def apply_faults(
 
     Raises:
         ConfigError: no such node.
-        ClusterError: the node is off, or a step fails.
+        ClusterError: the node is off or another's, or a step fails.
     """
     check_machine(environ)
+    refuse_others_lab(directory)
     options = options_from_json(record.provider_data["options"])
     errors: list[str] = []
     number = node_number(node_word, options.nodes, "NODE", errors, prefix=f"{record.name}-")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from hpctrain.clusters.lab.plan import LabNode, LabPlan
 
 KEY, SSHD_CONFIG, KNOWN_HOSTS, HOSTS = "id", "sshd_config", "known_hosts", "hosts"
 # PIDs repeat between nodes, and Open MPI names folders in TMPDIR by them: one for each node.
 NODE_TMPDIR = "/run/tmp"
+LONGEST_LAYER_NAME = 200  # of 255, what a file may be called
 NODE_SSH_CONFIG = "node_ssh_config"
 MACHINE_FILES = {HOSTS: "/etc/hosts", NODE_SSH_CONFIG: "/etc/ssh/ssh_config"}
 
@@ -139,24 +142,33 @@ def _render_private_disk(plan: LabPlan, own: str) -> list[str]:
         here, there = _q(disk.path), f'"$root"{_q(disk.path)}'
         as_it_is = f"mount --bind -o ro {here} {there} || echo {here} is missing >&2"
         fits = disk.is_folder and not set(disk.path) & set(",:\\")
-        name = _q(disk.path.strip("/").replace("/", "_"))
+        name = _q(_layer_name(disk.path))
         lines.append(f"layer {here} {name} {there} || {as_it_is}" if fits else as_it_is)
     hidden = [
         path if path.startswith("/") else f"{plan.working_folder}/{path}"
         for path in plan.options.hide
     ]
-    for number, path in enumerate(hidden):
-        there = f'"$root"{_q(path)}'
-        lines.append(f'mkdir -p {there} "$disk/hidden-{number}"')
-        lines.append(f'mount --bind "$disk/hidden-{number}" {there}')
+    hide = []
+    for path in hidden:
+        layer = f'"$disk"/{_q(f"hidden-{_layer_name(path)}")}'
+        lines.append(f"mkdir -p {layer}")
+        # Only once the node has its own root: before, a link would lead to this machine's disk.
+        hide.append(f"mkdir -p {_q(path)}; mount --bind /run/before{layer} {_q(path)}")
     lines += [
         'mount --rbind /dev "$root/dev"',
         'mount -t tmpfs run "$root/run"; mkdir "$root/run/before"',
         'cd "$root"; pivot_root . run/before; cd /',
+        *hide,
         "mount -t proc proc /proc",  # umount asks it
-        "umount -l /run/before; umount /run",
+        "umount -l /run/before; umount -l /run",
     ]
     return lines
+
+
+def _layer_name(path: str) -> str:
+    """Return one name for each path, and the same one when a node starts again on its old disk."""
+    name = quote(path.strip("/"), safe="")
+    return name if len(name) < LONGEST_LAYER_NAME else hashlib.sha256(path.encode()).hexdigest()
 
 
 def _q(text: str) -> str:

@@ -13,9 +13,11 @@ from hpctrain.clusters.lab.names import (
     SWITCH,
     Space,
     machine_link,
+    marked_folder,
     parse_space,
 )
 
+LINKS = Path("/sys/class/net")
 CPU_GROUP_FOLDERS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/cpu"))
 
 
@@ -76,6 +78,12 @@ def is_in_space(pid: int, space: Space) -> bool:
     return bool(dict(_inodes([space])).get(_network_of(str(pid))))
 
 
+def is_program_of(pid: int, space: Space) -> bool:
+    """Return whether a process is now a node's own, and not its first: in its PIDs' namespace."""
+    numbers = _pid_numbers(str(pid))
+    return is_in_space(pid, space) and len(numbers) > 1 and numbers[1] != "1"
+
+
 def find_cpu_groups(lab: str, node: str = "*") -> list[Path]:
     """Return the control groups that hold back the processes of a lab's nodes."""
     pattern = Space(lab, node).name
@@ -83,8 +91,30 @@ def find_cpu_groups(lab: str, node: str = "*") -> list[Path]:
 
 
 def has_machine_link(lab: str) -> bool:
-    """Return whether this machine has an interface to the lab."""
-    return Path("/sys/class/net", machine_link(lab)).exists()
+    """Return whether this machine has an interface to the lab: by its mark, not by its name."""
+    return marked_folder(lab, read_link_mark(lab) or "") is not None
+
+
+def has_foreign_link(lab: str) -> bool:
+    """Return whether a link that is not the lab's has the name of one that would be."""
+    return read_link_mark(lab) is not None and not has_machine_link(lab)
+
+
+def read_link_mark(lab: str) -> str | None:
+    """Return the alias of what has the name of the lab's link, None where there is no such link."""
+    link = LINKS / machine_link(lab)
+    try:
+        return (link / "ifalias").read_text(errors="replace").strip()
+    except OSError:
+        return "" if link.exists() else None
+
+
+def words_of(pid: int) -> list[str]:
+    """Return a process's command line, [] where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ a lab hangs on one: a process lives in it, a link ends in it. Control groups hav
 
 from __future__ import annotations
 
+import hashlib
+import os
 import zlib
 from typing import NamedTuple
 
@@ -14,6 +16,8 @@ PREFIX = "hpctrain."
 SWITCH = "switch"
 BRIDGE, UPLINK_PORT = "br0", "uplink"
 NODE_LINK = "eth0"
+MARK = "hpctrain lab "  # a link without it in its alias is not ours, whatever its name
+LONGEST_FOLDER = 190  # of a mark: an alias has 255 bytes (IFALIASZ of linux/if.h)
 LONGEST_LINK_NAME = 15  # IFNAMSIZ of linux/if.h, less the zero at the end
 
 
@@ -52,6 +56,37 @@ def machine_link(lab: str) -> str:
     """
     plain = f"hpc-{lab}"
     return plain if len(plain) <= LONGEST_LINK_NAME else f"hpc-{zlib.crc32(lab.encode()):08x}"
+
+
+def state_folder_mark(folder: str) -> str:
+    """Return what stands for a lab's state folder in a mark: itself, where that fits.
+
+    >>> state_folder_mark("/root/clusters/lab"), state_folder_mark("/" + 200 * "x")[:14]
+    ('/root/clusters/lab', 'sha256:8511a37')
+    """
+    encoded = os.fsencode(folder)
+    if len(encoded) <= LONGEST_FOLDER and folder.isprintable():
+        return folder
+    return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
+
+
+def link_mark(lab: str, folder: str) -> str:
+    """Return the alias of this machine's link to a lab, so that it is known for that lab's.
+
+    >>> link_mark("lab", "/root/clusters/lab")
+    'hpctrain lab lab in /root/clusters/lab'
+    """
+    return f"{MARK}{lab} in {state_folder_mark(folder)}"
+
+
+def marked_folder(lab: str, mark: str) -> str | None:
+    """Return the folder that a mark names, None where it is no mark of this lab.
+
+    >>> marked_folder("lab", "hpctrain lab lab in /a b"), marked_folder("lab", "uplink")
+    ('/a b', None)
+    """
+    start = f"{MARK}{lab} in "
+    return mark.removeprefix(start) if mark.startswith(start) else None
 
 
 def switch_port(node: str) -> str:

@@ -16,6 +16,7 @@ from hpctrain.clusters.lab.names import (
     SWITCH,
     UPLINK_PORT,
     Space,
+    link_mark,
     mac_address,
     machine_link,
     switch_port,
@@ -37,8 +38,12 @@ class Step(NamedTuple):
     may_fail: bool = False
 
 
-def plan_switch(plan: LabPlan) -> list[Step]:
-    """Return the steps that make the switch and this machine's link to it."""
+def plan_switch(plan: LabPlan, pid: int) -> list[Step]:
+    """Return the steps that make the switch and this machine's link to it.
+
+    Args:
+        pid: a process of this machine's own network.
+    """
     switch, link = Space(plan.name, SWITCH), machine_link(plan.name)
     prefix = plan.subnet.partition("/")[2]
     return [
@@ -50,15 +55,17 @@ def plan_switch(plan: LabPlan) -> list[Step]:
             f"link set {BRIDGE} up",
         ),
         _no_ipv6(switch, BRIDGE),
-        # Made from here into the switch: the pair goes with either end's namespace.
-        Step(("ip", "link", "add", link, "type", "veth",
-              "peer", "name", UPLINK_PORT, "netns", switch.name)),
+        # Marked before it comes here: never is there a link of ours that one cannot know for ours.
+        Step(("ip", "-n", switch.name, "link", "add", link, "type", "veth",
+              "peer", "name", UPLINK_PORT)),
+        Step(("ip", "-n", switch.name, "link", "set", link,
+              "alias", link_mark(plan.name, plan.folder))),
+        Step(("ip", "-n", switch.name, "link", "set", link, "netns", str(pid))),
         _no_ipv6(None, link),
         _no_ipv6(switch, UPLINK_PORT),
         _batch(switch, f"link set {UPLINK_PORT} master {BRIDGE} up"),
         _batch(
             None,
-            f"link set {link} alias 'hpctrain lab {plan.name}'",
             f"addr add {plan.machine_address}/{prefix} dev {link}",
             f"link set {link} up",
         ),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from hpctrain.clusters.cluster_dir import ClusterNode
+from hpctrain.clusters.lab.addresses import plan_lab_subnet
+from hpctrain.clusters.lab.disks import describe_loss, in_order
 from hpctrain.clusters.lab.facts import Disk, LabFacts
 from hpctrain.clusters.lab.names import machine_link
 from hpctrain.clusters.lab.options import LabOptions, parse_options
@@ -16,9 +17,6 @@ from hpctrain.clusters.lab.shape import Shape, render_shape
 from hpctrain.clusters.provider import ClusterPlan, ClusterRequest
 from hpctrain.errors import ClusterError, ConfigError, raise_all
 
-# Set aside for tests of networks, never routed on the internet (RFC 2544, appendix C.2.2).
-ADDRESS_RANGE = ipaddress.ip_network("198.18.0.0/15")
-SUBNET_BITS = 24
 MACHINE_HOST, FIRST_NODE_HOST = 1, 11
 NETEM, CABLE, NONE = "netem", "cable", "none"
 
@@ -41,6 +39,8 @@ class LabPlan:
     Args:
         machine_address: this machine's address in the lab's network.
         delay_by: what delays and loses packets: netem, cable (a process of ours) or none.
+        keeps_disks: nodes of an earlier lab of this name whose private disk is taken over.
+        loses_disks: nodes whose private disk is removed.
         to_clear: whether a half-made lab of this name is removed first.
         to_stop: nodes that go, or are there without running.
         to_start: nodes that are to be made.
@@ -59,6 +59,8 @@ class LabPlan:
     nodes: tuple[LabNode, ...]
     delay_by: str
     disks: tuple[Disk, ...]
+    keeps_disks: tuple[str, ...]
+    loses_disks: tuple[str, ...]
     to_clear: bool
     makes_switch: bool
     to_stop: tuple[str, ...]
@@ -79,8 +81,10 @@ def plan_lab(request: ClusterRequest, facts: LabFacts) -> ClusterPlan:
 
     Raises:
         ConfigError: an option is wrong, or cannot be changed while the lab is up.
-        ClusterError: this machine lacks something, or has no free network.
+        ClusterError: this machine lacks something, or has no free network, or what is there
+            of this name is not ours.
     """
+    raise_all(ClusterError, facts.obstacles)
     whole = facts.is_whole and facts.has_link and bool(facts.nodes)
     before = facts.before if whole else None
     options = parse_options(request.nodes, request.options, before)
@@ -107,6 +111,7 @@ def plan_lab(request: ClusterRequest, facts: LabFacts) -> ClusterPlan:
         and node.name in running
         and (before.shape_of(node.name) != node.shape or node.name in facts.pending)
     ]
+    kept, lost = _plan_disks(facts, before, options, frozenset(names))
     plan = LabPlan(
         name=request.name,
         folder=facts.folder,
@@ -119,6 +124,8 @@ def plan_lab(request: ClusterRequest, facts: LabFacts) -> ClusterPlan:
         nodes=nodes,
         delay_by=plan_delay([node.shape for node in nodes], facts),
         disks=facts.disks,
+        keeps_disks=tuple(kept),
+        loses_disks=tuple(lost),
         to_clear=before is None and bool(facts.nodes or facts.has_link),
         makes_switch=before is None,
         to_stop=tuple(n for n in sorted(facts.nodes) if n not in names or n not in running)
@@ -133,27 +140,7 @@ def plan_lab(request: ClusterRequest, facts: LabFacts) -> ClusterPlan:
         lines=tuple(_describe(plan)),
         as_json=_as_json(plan),
         detail=plan,
-    )
-
-
-def plan_lab_subnet(name: str, in_use: Iterable[str]) -> str:
-    """Return a network that overlaps none in use; the same name gets the same where it is free.
-
-    >>> plan_lab_subnet("lab", ["10.0.0.0/8"])
-    '198.19.196.0/24'
-
-    Raises:
-        ClusterError: all of them are in use.
-    """
-    taken = [ipaddress.ip_interface(each).network for each in in_use]
-    subnets = list(ADDRESS_RANGE.subnets(new_prefix=SUBNET_BITS))
-    first = zlib.crc32(name.encode()) % len(subnets)
-    for subnet in subnets[first:] + subnets[:first]:
-        if not any(subnet.overlaps(each) for each in taken):
-            return str(subnet)
-    raise ClusterError(
-        f"lab: no free network, got addresses or routes in all of {ADDRESS_RANGE}; expected a "
-        f"free /{SUBNET_BITS} there. Look at them: ip route show table all"
+        question=f"Remove {describe_loss(lost)}?" if lost else "",
     )
 
 
@@ -173,6 +160,19 @@ def plan_delay(shapes: Sequence[Shape], facts: LabFacts) -> str:
         "lab: this kernel cannot delay or lose packets, got neither sch_netem nor /dev/net/tun; "
         "expected one of them. Load one: modprobe sch_netem, or leave latency and loss out."
     )
+
+
+def _plan_disks(
+    facts: LabFacts, before: LabOptions | None, options: LabOptions, names: frozenset[str]
+) -> tuple[list[str], list[str]]:
+    """Return whose disk a new lab takes over from an earlier one, and whose disk is removed."""
+    is_private = facts.before is not None and facts.before.private_disk
+    # What is not on this machine's disk is in memory, and ends with its node.
+    at_stake = facts.with_disk | (facts.running if is_private else frozenset())
+    if before is not None:
+        return [], in_order((at_stake & facts.nodes) - names)
+    kept = facts.with_disk & names if options.private_disk else frozenset()
+    return in_order(kept), in_order(at_stake - kept)
 
 
 def _check(options: LabOptions, facts: LabFacts, before: LabOptions | None) -> list[str]:
@@ -212,6 +212,11 @@ def _describe(plan: LabPlan) -> list[str]:
     lines = [f"{plan.name}: {verb}, {_count(plan.nodes)} in {plan.subnet}"]
     if plan.to_clear:
         lines.append("  first what is left of an earlier lab of this name is removed")
+    if plan.loses_disks:
+        hint = "" if plan.options.private_disk else "; --private-disk keeps them"
+        lines.append(f"  {describe_loss(plan.loses_disks)}, are removed{hint}")
+    if plan.keeps_disks:
+        lines.append(f"  private disks of an earlier lab are kept: {', '.join(plan.keeps_disks)}")
     gone = [name for name in plan.to_stop if name not in plan.to_start]
     lines += [f"  {plan.name}-{name}  goes" for name in gone]
     for node in plan.nodes:
@@ -235,7 +240,8 @@ def _count(nodes: Sequence[LabNode]) -> str:
 
 
 def _as_json(plan: LabPlan) -> Mapping[str, Any]:
-    kept = ("name", "folder", "subnet", "machine_address", "delay_by", "to_clear", "makes_switch",
+    kept = ("name", "folder", "subnet", "machine_address", "delay_by", "keeps_disks", "loses_disks",
+            "to_clear", "makes_switch",
             "to_stop", "to_start", "to_reshape")  # fmt: skip
     table = {key: value for key, value in asdict(plan).items() if key in kept}
     return {

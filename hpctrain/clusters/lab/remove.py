@@ -20,6 +20,7 @@ from hpctrain.clusters.lab.find import (
     find_spaces,
     has_machine_link,
     is_in_space,
+    words_of,
 )
 from hpctrain.clusters.lab.names import SWITCH, Space, machine_link, switch_port
 from hpctrain.errors import ClusterError
@@ -93,14 +94,6 @@ def kill_and_wait(processes: Sequence[Process]) -> None:
     for descriptor in opened:
         select.select([descriptor], [], [], max(0.0, deadline_s - time.monotonic()))
         os.close(descriptor)
-
-
-def words_of(pid: int) -> list[str]:
-    """Return a process's command line, [] where it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    except OSError:
-        return []
 
 
 def remove_group(group: Path) -> None:

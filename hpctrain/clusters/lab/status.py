@@ -9,6 +9,7 @@ from hpctrain.clusters.lab.build import answers_ssh
 from hpctrain.clusters.lab.faults import read_faults
 from hpctrain.clusters.lab.find import find_inits, find_nodes, has_machine_link
 from hpctrain.clusters.lab.options import options_from_json
+from hpctrain.clusters.lab.owner import describe_other_owner, find_other_owner
 from hpctrain.clusters.lab.remove import find_leftovers
 from hpctrain.clusters.lab.shape import render_shape
 from hpctrain.clusters.provider import ClusterStatus, NodeStatus
@@ -25,6 +26,8 @@ def lab_status(directory: ClusterDirectory) -> ClusterStatus:
     if os.geteuid() != 0:
         lines: tuple[str, ...] = ("only root can look at it. Use sudo.",)
         return ClusterStatus(name, "lab", "unknown", (), (), lines)
+    if owner := find_other_owner(directory):
+        return ClusterStatus(name, "lab", "another's", lines=(describe_other_owner(name, owner),))
     record = directory.read()
     there = find_leftovers(name)
     down = f"Remove it: hpctrain cluster down --name {name}"
@@ -36,7 +39,8 @@ def lab_status(directory: ClusterDirectory) -> ClusterStatus:
         lines = () if state == record.state else (f"its making was cut off. {down}",)
         return ClusterStatus(name, "lab", state, (), tuple(there), lines)
     if not there:
-        lines = (f"nothing of it is there any more: this machine was restarted? {down}",)
+        again = f"Make it again: hpctrain cluster up --name {name}. {down}"
+        lines = (f"nothing of it is there any more: this machine was restarted? {again}",)
         return ClusterStatus(name, "lab", "gone", (), (), lines)
     nodes = _nodes(directory, record)
     known = {node.name for node in nodes}
