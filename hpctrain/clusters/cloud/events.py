@@ -43,9 +43,6 @@ class Progress:
 
     resources: Mapping[str, ResourceState] = field(default_factory=dict)
 
-    def count(self, *states: str) -> int:
-        return sum(each.state in states for each in self.resources.values())
-
 
 def parse_message(line: str) -> Message:
     """Return a line of output as a message; one that is no JSON keeps its text.

@@ -131,6 +131,14 @@ run "ssh_from_everywhere_is_refused" {
   expect_failures = [var.ssh_from_cidrs]
 }
 
+run "both_halves_of_everywhere_are_refused" {
+  command = plan
+  variables {
+    ssh_from_cidrs = ["0.0.0.0/1", "128.0.0.0/1"]
+  }
+  expect_failures = [var.ssh_from_cidrs]
+}
+
 run "ssh_from_everywhere_by_name" {
   command = plan
   variables {
