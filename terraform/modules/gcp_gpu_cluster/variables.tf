@@ -114,6 +114,12 @@ variable "ssh_folder" {
   default     = "."
 }
 
+variable "address_quota" {
+  description = "AWS: Elastic IPs that the account may have (EC2-VPC Elastic IPs in Service Quotas)."
+  type        = number
+  default     = 5
+}
+
 variable "disk_gb" {
   description = "Size of each node's own disk, in GB."
   type        = number

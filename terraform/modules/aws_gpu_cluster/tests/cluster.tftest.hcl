@@ -92,6 +92,15 @@ run "efa_on_every_card_and_an_address_for_every_node" {
   }
 }
 
+run "more_addresses_than_an_account_has_are_refused" {
+  command = plan
+  variables {
+    machine_type = "p4d.24xlarge"
+    nodes        = 6
+  }
+  expect_failures = [aws_eip.node]
+}
+
 run "every_choice_turned_round" {
   variables {
     machine_type      = "p4d.24xlarge"
