@@ -71,7 +71,7 @@ run "a_third_node_changes_nothing_else" {
     nodes = 3
   }
   assert {
-    condition     = google_compute_instance.node[0].id == run.two_nodes.nodes[0].id && google_compute_instance.node[1].id == run.two_nodes.nodes[1].id
+    condition     = google_compute_instance.node[0].instance_id == run.two_nodes.nodes[0].id && google_compute_instance.node[1].instance_id == run.two_nodes.nodes[1].id
     error_message = "a node was replaced"
   }
 }
