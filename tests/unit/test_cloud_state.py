@@ -116,7 +116,7 @@ def test_a_cluster_that_was_up_stays_up_while_an_up_works():
 def test_nodes_that_are_there_can_be_reached_in_any_state(directory, tmp_path, state):
     environ = {"XDG_STATE_HOME": str(tmp_path / "state")}
     directory.write(record(state, nodes=()))
-    with pytest.raises(ClusterError, match="it is not up, got state"):
+    with pytest.raises(ClusterError, match=f"none of its nodes is known yet, got state {state}"):
         plan_ssh("c", None, (), environ)
     directory.write(record(state))
     directory.ssh_config.touch()
