@@ -12,6 +12,7 @@ import ctypes
 import functools
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeVar
@@ -26,6 +27,11 @@ PR_SET_CHILD_SUBREAPER = 36
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+
+# For Ctrl-C in run_on_all: thread → what it waits for, and threads that are to start nothing more.
+_running: dict[int, subprocess.Popen[str]] = {}
+_stopped: set[int] = set()
 
 
 class Command(NamedTuple):
@@ -82,22 +88,35 @@ class LocalExecutor:
 
     def run(self, command: Command, *, timeout_s: float, stdin: str = "") -> Completed:
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 command.argv,
                 env={**os.environ, **command.env},
-                input=stdin,
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                timeout=timeout_s,
                 start_new_session=True,  # no terminal to ask for a password on
             )
-        except subprocess.TimeoutExpired as late:
-            out, err = (_as_text(late.stdout), _as_text(late.stderr))
-            return Completed(command, 124, out, err or f"no answer within {timeout_s:g} s")
         except OSError as missing:
             return Completed(command, 127, "", f"{command.argv[0]}: {missing.strerror}")
-        return Completed(command, done.returncode, done.stdout, done.stderr)
+        with process:
+            _running[threading.get_ident()] = process
+            try:
+                if threading.get_ident() in _stopped:
+                    timeout_s = 0.0
+                out, err = process.communicate(stdin, timeout=timeout_s)
+            except subprocess.TimeoutExpired as late:
+                process.kill()
+                process.wait()
+                out, err = (_as_text(late.stdout), _as_text(late.stderr))
+                return Completed(command, 124, out, err or f"no answer within {timeout_s:g} s")
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                _running.pop(threading.get_ident(), None)
+        return Completed(command, process.returncode, out, err)
 
     def start(
         self,
@@ -201,8 +220,23 @@ def run_on_all(
         return [work(item) for item in items]
     from concurrent.futures import ThreadPoolExecutor  # 10 ms that a local launch need not pay
 
-    with ThreadPoolExecutor(max_workers=min(limit, len(items))) as pool:
+    threads: set[int] = set()
+    pool = ThreadPoolExecutor(
+        min(limit, len(items)), initializer=lambda: threads.add(threading.get_ident())
+    )
+    try:
         return list(pool.map(work, items))
+    except BaseException:
+        # The pool's end waits for its threads, and those for what they have started.
+        pool.shutdown(wait=False, cancel_futures=True)
+        _stopped.update(threads)
+        for thread in threads:
+            if process := _running.get(thread):
+                process.kill()
+        raise
+    finally:
+        pool.shutdown()
+        _stopped.difference_update(threads)
 
 
 def with_path(environ: Mapping[str, str], folders: Iterable[str]) -> str:

@@ -56,12 +56,16 @@ def read_cluster(
     """
     directory = find_cluster(name, environ, where)
     record = directory.read()
-    known = record is not None and record.nodes and directory.ssh_config.exists()
-    if record is None or not known or (whole and record.state != "up"):
+    if record is None or (whole and record.state != "up"):
         state = "half-made" if record is None else record.state
         raise ClusterError(
             f"{name}: it is not up, got state {state}; expected up. See: hpctrain cluster status "
             f"--name {name}"
+        )
+    if not whole and not (record.nodes and directory.ssh_config.exists()):
+        raise ClusterError(
+            f"{name}: none of its nodes is known yet, got state {record.state}; expected nodes "
+            f"that can be reached. See: hpctrain cluster status --name {name}"
         )
     return directory, record
 

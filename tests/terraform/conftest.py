@@ -17,7 +17,7 @@ ANSWERS = {
     r"nvidia-smi -L": "GPU 0: made up\n",
     r"ssh_host_ed25519_key\.pub": "ssh-ed25519 AAAAhostkey root@node\n",
     r"cd /var/lib/hpctrain": "ready\n",
-    r"/var/lib/hpctrain/versions": "python 3.10.12\ntorch==2.13.0\n",
+    r"pip list": "python 3.10.12\ntorch==2.13.0\n",
     r"sysconfig": "/opt/hpctrain/venv/lib/python3.10/site-packages\n",
     r"": "",
 }

@@ -9,7 +9,9 @@ import json
 import os
 import signal
 import stat
-import threading
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -197,35 +199,100 @@ def test_efa_on_spot_in_the_default_network(home, aws):
     assert everything(aws) == before
 
 
-def test_ctrl_c_in_the_middle_is_passed_on_once(home, aws, monkeypatch):
-    """It ends when Terraform has written its state; what exists is said, and `down` finds it."""
-    from hpctrain.clusters.cloud.apply import ResourceLines
+def test_ctrl_c_in_the_middle_is_passed_on_once(home, aws):
+    """It ends when Terraform has written its state; what exists is said, and `down` finds it.
 
+    In a process of its own, which alone gets the Ctrl-C; no ssh is reached.
+    """
     before = everything(aws)
-    seen = ResourceLines.__call__
-
-    def press_at_the_first_machine(self, message):
-        seen(self, message)
-        at = message.fields.get("hook", {}).get("resource", {}).get("addr", "")
-        if message.type == "apply_start" and "aws_instance" in at and not pressed:
-            pressed.append(at)
-            threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-            threading.Timer(1.03, os.kill, (os.getpid(), signal.SIGINT)).start()
-
-    pressed: list[str] = []
-    monkeypatch.setattr(ResourceLines, "__call__", press_at_the_first_machine)
-    done = home.hpctrain("up", *COMMON, *SMALL, "--name", "stop", "--yes")
-    assert done.code == 130, (done.out, done.err)
-    assert "Terraform finishes what it has begun, and writes its state" in done.err
-    assert "Terraform is still finishing" in done.err
-    assert "stop: `up` was stopped half-way" in done.err
-    assert "destroy:  hpctrain cluster down --name stop" in done.err
+    words = ["cluster", "up", *COMMON, *SMALL, "--name", "stop", "--yes"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "hpctrain", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert any("creating   aws_instance" in line for line in process.stdout)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Terraform finishes what it has begun, and writes its state" in first
+    assert "Terraform is still finishing" in err
+    assert "stop: `up` was stopped half-way" in err
+    assert "destroy:  hpctrain cluster down --name stop" in err
     assert home.directory("stop").read().state == "creating"
-    monkeypatch.setattr(ResourceLines, "__call__", seen)
     done = home.hpctrain("down", "--name", "stop", "--yes")
     assert done.code == 0, done.err
     assert everything(aws) == before
     assert instances(aws, "stop") == {}
+
+
+def test_a_refusal_half_way_and_two_ups_that_go_on_from_it(home, aws, monkeypatch):
+    import moto_aws
+
+    from hpctrain.clusters.console import ClusterConsole
+    from hpctrain.clusters.make import make_cluster, plan_cluster
+    from hpctrain.clusters.provider import ClusterRequest
+    from hpctrain.errors import ClusterError
+
+    before = everything(aws)
+    monkeypatch.setattr(moto_aws.Failures, "calls", {"RunInstances": "VcpuLimitExceeded"})
+    done = home.hpctrain("up", *COMMON, *SMALL, "--name", "half", "--nodes", "1", "--yes")
+    assert done.code == 1
+    assert "VcpuLimitExceeded" in done.err
+    assert "half: `up` stopped half-way." in done.err
+    assert "exists:   0 nodes, " in done.err
+    assert "aws_launch_template.node" in done.err
+    assert "continue: hpctrain cluster up --provider aws --name half" in done.err
+    monkeypatch.setattr(moto_aws.Failures, "calls", {})
+
+    request = ClusterRequest("half", "aws", None, {}, dict(os.environ))
+    planned = [plan_cluster(request), plan_cluster(request)]
+    console, folder = ClusterConsole(quiet=True), home.path / "work"
+    assert make_cluster(planned[0][1], planned[0][0], console, folder).state == "up"
+    key = (home.directory("half").path / "id_ed25519").read_text()
+    with pytest.raises(ClusterError, match="another hpctrain has made, changed or removed"):
+        make_cluster(planned[1][1], planned[1][0], console, folder)
+    assert sorted(instances(aws, "half")) == ["half-0"]
+    assert (home.directory("half").path / "id_ed25519").read_text() == key
+
+    state = home.directory("half").path / "terraform.tfstate"  # as if another had been put there
+    kept = json.loads(state.read_text())
+    state.write_text(json.dumps({**kept, "resources": [], "serial": kept["serial"] + 1}))
+    done = home.hpctrain("down", "--name", "half", "--yes")
+    assert done.code == 1
+    found = instances(aws, "half")["half-0"]["InstanceId"]
+    assert "half: things of it are left that Terraform does not know, got " in done.err
+    assert found in done.err
+    state.write_text(json.dumps({**kept, "serial": kept["serial"] + 9}))
+    done = home.hpctrain("down", "--name", "half", "--yes")
+    assert done.code == 0, done.err
+    assert "not asked" not in done.err
+    assert everything(aws) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["ssh_from_cidrs=0.0.0.0/1"], "ssh_from_cidrs: opens ssh to everyone, got [0.0.0.0/1]"),
+        (["machine_type=p9.huge"], "machine_type: unknown on aws, got 'p9.huge'; expected one of"),
+        (
+            ["machine_type=p4d.24xlarge", "nodes=6"],
+            "nodes: each needs an Elastic IP, for a p4d.24xlarge has several network cards, got 6",
+        ),
+    ],
+)
+def test_what_the_modules_refuse_is_said_in_their_words(home, aws, settings, said):
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = home.hpctrain("plan", *COMMON, *SMALL, "--name", "no", *words)
+    assert done.code == 1
+    assert f"error: {said}" in done.err
+    assert "This was checked by" not in done.err
+    assert not home.directory("no").path.exists()
 
 
 def test_without_credentials_the_provider_says_so(home, aws, monkeypatch):

@@ -120,7 +120,7 @@ def test_nodes_that_are_not_ready_in_time_are_named(home):
 
 def test_different_versions_and_missing_gpus_are_found(home):
     home.nodes.gpus = 0
-    home.nodes.answers["off-1.*/versions"] = (0, "python 3.10.13\ntorch==2.13.0\n", "")
+    home.nodes.answers["off-1.*pip list"] = (0, "python 3.10.13\ntorch==2.13.0\n", "")
     done = home.hpctrain("up", *COMMON, "--name", "off", "--yes")
     assert done.code == 1
     assert "versions of python differ: 3.10.12 on off-0, 3.10.13 on off-1" in done.err

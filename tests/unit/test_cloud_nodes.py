@@ -62,9 +62,18 @@ def test_waits_until_every_node_is_ready(tmp_path):
 
 
 def test_a_node_whose_set_up_failed_ends_the_wait_at_once(tmp_path):
-    answers = {"c-0": [(0, "", "")], "c-1": [(0, "exit code 1\nno space left on device\n", "")]}
+    failed = (0, "exit code 1\nno space left on device\n", "")
+    answers = {"c-0": [(0, "", "")], "c-1": [(0, "", ""), failed]}
     with pytest.raises(ClusterError, match="c-1: its set-up failed: exit code 1 no space left"):
         wait(tmp_path, answers)
+
+
+def test_a_set_up_that_had_failed_before_is_done_again(tmp_path):
+    failed, begun, ready = (0, "exit code 1\n", ""), (0, "", ""), (0, "ready\n", "")
+    lines = wait(tmp_path, {"c-0": [ready], "c-1": [failed, begun, begun, ready]})
+    assert "  c-1: its set-up failed before; it is done again" in lines
+    with pytest.raises(ClusterError, match="c-1: its set-up failed: exit code 1"):
+        wait(tmp_path, {"c-0": [ready], "c-1": [failed, begun, failed]})
 
 
 def test_those_that_are_late_are_named_with_what_to_do(tmp_path):
@@ -109,8 +118,8 @@ def test_install_brings_this_hpctrain_and_builds_horovod_everywhere(tmp_path):
 
 def test_the_check_names_everything_that_is_wrong(tmp_path):
     made, _ = setup(tmp_path, {
-        r"c-1 .*versions": (0, VERSIONS.replace("2.13.0", "2.12.0"), ""),
-        r"versions": (0, VERSIONS, ""),
+        r"c-1 .*pip list": (0, VERSIONS.replace("2.13.0", "2.12.0"), ""),
+        r"pip list": (0, VERSIONS, ""),
         r"c-0 .*nvidia-smi": (0, "GPU 0\nGPU 1\n", ""),
         r"c-1 .*nvidia-smi": (127, "", "nvidia-smi: not found"),
         r"10\.0\.0\.5 true": (255, "", "Permission denied (publickey)"),
@@ -133,6 +142,8 @@ def test_only_the_lines_of_changed_addresses_are_forgotten():
 SCRIPTS = {
     "prepare_node.sh": ("sh", (MODULES / "cluster_layout/files/prepare_node.sh").read_text()),
     "the look at a node": ("sh", boot_wait._LOOK),
+    "a set-up once more": ("sh", boot_wait._AGAIN),
+    "the versions": ("sh", node_setup._VERSIONS),
     "a file for ssh": ("sh", node_setup._PUT),
     "a key for ssh": ("sh", node_setup._ALLOW),
     "the start of a run": ("bash", head_run._START),

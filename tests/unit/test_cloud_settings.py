@@ -71,6 +71,24 @@ def test_every_wrong_option_is_named():
     assert len(wrong.value.messages) == 5
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("provider_settings", {"secret_key": "hush"}),
+        ("provider_settings", {"credentials": "hush"}),
+        ("provider_settings", {"assume_role": {"token": "hush"}}),
+        ("backend", {"s3": {"bucket": "b", "access_key": "hush"}}),
+    ],
+)
+def test_secrets_are_refused_and_not_repeated(option, value):
+    with pytest.raises(ConfigError) as wrong:
+        parse_settings("aws", {**FROM, option: value}, None)
+    assert f"{option}: " in str(wrong.value)
+    assert "AWS_PROFILE" in str(wrong.value)
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in str(wrong.value)
+    assert "hush" not in str(wrong.value)
+
+
 def test_settings_are_the_modules_variables():
     """What is passed on has a variable, and each variable is passed on or made here."""
     text = (TERRAFORM / "aws_gpu_cluster" / "variables.tf").read_text()
@@ -121,7 +139,6 @@ def test_price_of_nodes_disks_and_addresses():
     settings = parse_settings("gcp", {**FROM, "project": "p", "disk_gb": 365}, 2)
     price = estimate_price(read_prices(), "gcp", settings, nodes=2)
     assert price.usd_per_hour == pytest.approx(2 * (0.38 + 0.35 + 0.005) + 2 * 365 * 0.1 / 730)
-    assert price.idle_usd_per_hour == pytest.approx(2 * 365 * 0.1 / 730 + 0.005)
     assert price.words == "about 1.57 USD an hour (estimate, list prices 2025-11)"
 
 

@@ -43,7 +43,7 @@ def test_resources_with_state_and_time(messages):
         progress = fold_message(progress, message)
     assert progress.resources["a.b"].state == "created"
     assert (progress.resources["a.b"].id, progress.resources["a.b"].seconds) == ("i-1", 12)
-    assert progress.count("created", "failed") == 2
+    assert [each.state for each in progress.resources.values()] == ["created", "failed"]
 
 
 def test_errors_name_the_resource_once(messages):

@@ -1,6 +1,10 @@
 """Commands are values: quoted in one place, never through a shell here."""
 
 import shlex
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -58,3 +62,30 @@ def test_standard_input_is_never_a_terminal():
 
 def test_results_keep_the_order_of_the_items():
     assert run_on_all(lambda n: n * n, range(100), limit=7) == [n * n for n in range(100)]
+
+
+INTERRUPTED = """
+import sys, time
+from hpctrain.executor import Command, LocalExecutor, run_on_all
+
+def work(number):
+    print("begun", flush=True)
+    for _ in range(2):  # the second is not waited for either
+        LocalExecutor().run(Command(("sleep", "600")), timeout_s=600)
+
+try:
+    run_on_all(work, range(4), limit=2)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+def test_ctrl_c_ends_what_was_started_on_all():
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=10)
+    assert out == "stopped\n"

@@ -1,7 +1,8 @@
 """Clusters on AWS and GCP, made by Terraform. Here: the provider, the same for both clouds.
 
 `settings.py` says what is asked for, `root.py` renders it for Terraform, `terraform.py` drives
-Terraform, `plan.py`, `apply.py` and `destroy.py` are the three things that people do.
+Terraform, `plan.py`, `apply.py` and `destroy.py` are the three things that people do. `state.py`
+guards what Terraform knows.
 """
 
 from __future__ import annotations

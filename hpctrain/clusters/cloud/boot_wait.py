@@ -13,6 +13,11 @@ from hpctrain.executor import run_on_all
 
 STATE_FOLDER = "/var/lib/hpctrain"  # prepare_node.sh writes there
 POLL_S = 5.0
+# Apart from our connection: it takes minutes. What it leaves is looked at as ever.
+_AGAIN = (
+    f"sudo -n rm -f {STATE_FOLDER}/failed && (sudo -n setsid /usr/local/sbin/hpctrain-prepare-node "
+    "> /dev/null 2>&1 < /dev/null &)"
+)
 _LOOK = f"cd {STATE_FOLDER} 2>/dev/null && {{ [ -e ready ] && echo ready || cat failed; }} || :"
 
 
@@ -35,10 +40,13 @@ def wait_for_nodes(
 ) -> None:
     """Return when every node answers over ssh and has finished its set-up.
 
+    A set-up that had failed before is begun again, once.
+
     Raises:
         ClusterError: a node's set-up failed, or not all were ready in time; says which, and why.
     """
     begin_s = clock()
+    first = True
     states = dict.fromkeys(nodes, BootState("unknown"))
     while True:
         pending = [name for name in nodes if states[name].state != "ready"]
@@ -47,6 +55,11 @@ def wait_for_nodes(
             if now.state != states[name].state:
                 console.say(f"  {name}: {now.state} after {clock() - begin_s:.0f} s")
             states[name] = now
+            if first and now.state == "failed":  # left by an `up` before this one
+                console.say(f"  {name}: its set-up failed before; it is done again")
+                access.run(name, "sh", "-c", _AGAIN)
+                states[name] = BootState("booting")
+        first = False
         failed = [name for name in nodes if states[name].state == "failed"]
         if failed:
             raise ClusterError(

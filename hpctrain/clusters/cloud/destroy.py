@@ -48,7 +48,10 @@ def carry_out_down(plan: DownPlan, directory: ClusterDirectory, console: Console
     if has_state(directory):
         refuse_errored_state(directory)
         adapter = _adapter(directory, console)
-        adapter.prepare()  # the cache of providers may be gone, and what links to it is then void
+        try:
+            adapter.prepare()  # what links to a cache of providers that is gone is void
+        except ClusterError as problem:  # a registry out of reach need not stop it
+            console.warn(f"{problem.messages[0]}; going on with what is here")
         failed = adapter.tear_down(ResourceLines(console))
         with interrupts_ignored():
             left, _ = state_count(adapter)

@@ -10,6 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+_OUR_OWN = (
+    "Invalid value for variable", "Module output value precondition failed",
+    "Resource precondition failed",
+)  # fmt: skip
 VERBS = {"create": "creating", "update": "changing", "delete": "destroying", "read": "reading"}
 DONE = {"create": "created", "update": "changed", "delete": "destroyed", "read": "read"}
 
@@ -42,9 +46,6 @@ class Progress:
     """All resources of one plan or apply, in the order of their first mention."""
 
     resources: Mapping[str, ResourceState] = field(default_factory=dict)
-
-    def count(self, *states: str) -> int:
-        return sum(each.state in states for each in self.resources.values())
 
 
 def parse_message(line: str) -> Message:
@@ -124,7 +125,7 @@ def render_diagnostic(diagnostic: Mapping[str, Any]) -> str:
     """
     summary = " ".join(str(diagnostic.get("summary", "")).split())
     detail = str(diagnostic.get("detail", ""))
-    if summary in ("Invalid value for variable", "Module output value precondition failed"):
+    if summary in _OUR_OWN:
         return " ".join(detail.split("\n\nThis was checked by")[0].split())
     address = diagnostic.get("address")
     words = " ".join(detail.split())

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpctrain.clusters.cloud.access import NodeAccess, make_key
-from hpctrain.clusters.cloud.boot_wait import STATE_FOLDER
 from hpctrain.clusters.cluster_dir import ClusterNode
 from hpctrain.clusters.provider import Console
 from hpctrain.errors import ClusterError, raise_all
@@ -24,6 +23,11 @@ RSYNC_TIMEOUT_S = 300.0
 BUILD_TIMEOUT_S = 2400.0
 _PUT = 'umask 077; mkdir -p ~/.ssh; cat > ~/.ssh/"$1"'
 _ALLOW = 'grep -qxF "$1" ~/.ssh/authorized_keys || echo "$1" >> ~/.ssh/authorized_keys'
+# As they are now: a run may have installed something since the first boot.
+_VERSIONS = (
+    """"$1" -c 'import platform; print("python", platform.python_version())' && """
+    '"$1" -m pip list --format freeze --disable-pip-version-check'
+)
 _COMMAND = f'#!/bin/sh\nexec {PYTHON} -m hpctrain "$@"\n'
 
 
@@ -81,7 +85,7 @@ class NodeSetup:
             ClusterError: with everything that is wrong.
         """
         versions = self._on_all("say its versions", lambda node: self.access.run(
-            node.name, "cat", f"{STATE_FOLDER}/versions"))  # fmt: skip
+            node.name, "sh", "-c", _VERSIONS, "sh", PYTHON))  # fmt: skip
         errors = different_versions({name: done.stdout for name, done in versions.items()})
         for node in self.nodes:
             done = self.access.run(node.name, "nvidia-smi", "-L")

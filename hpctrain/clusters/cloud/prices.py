@@ -27,11 +27,9 @@ class Price:
     Args:
         usd_per_hour: of all nodes with their disks and addresses; None where a machine's price
             is not in the table.
-        idle_usd_per_hour: what nodes that are turned off go on costing: disks and addresses.
     """
 
     usd_per_hour: float | None
-    idle_usd_per_hour: float
     as_of: str
     is_upper_bound: bool
     unknown: str = ""
@@ -68,13 +66,11 @@ def estimate_price(
     settings: CloudSettings,
     *,
     nodes: int,
-    addresses: int = 1,
 ) -> Price:
     """Return what `nodes` nodes cost an hour.
 
     Args:
         table: as :func:`read_prices` gives it.
-        addresses: public addresses that are kept.
     """
     prices = table[provider]
     machine = prices["machines"].get(settings.machine_type)
@@ -87,11 +83,9 @@ def estimate_price(
     disks_usd = nodes * settings.disk_gb * prices["disk_gb_month"] / HOURS_PER_MONTH
     if settings.shared_disk and provider == "gcp":
         disks_usd += FILESTORE_GB * prices["shared_gb_month"] / HOURS_PER_MONTH
-    kept_usd = disks_usd + addresses * prices["public_address"]
     running_usd = nodes * ((machine or 0.0) + gpus_usd + prices["public_address"]) + disks_usd
     return Price(
         usd_per_hour=None if unknown else running_usd,
-        idle_usd_per_hour=kept_usd,
         as_of=str(table["as_of"]),
         is_upper_bound=settings.spot,  # spot prices move; they stay below those on demand
         unknown=unknown,

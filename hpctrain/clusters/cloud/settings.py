@@ -43,6 +43,7 @@ class CloudSettings:
     compact_placement: bool = True
     ssh_from_cidrs: tuple[str, ...] = ()
     ssh_from_anywhere: bool = False
+    address_quota: int = 5
     disk_gb: int = 200
     disk_kms_key: str | None = None
     shared_disk: bool = False

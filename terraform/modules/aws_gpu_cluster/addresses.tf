@@ -6,6 +6,12 @@ resource "aws_eip" "node" {
   domain     = "vpc"
   tags       = merge(local.tags, { Name = module.layout.node_names[count.index] })
   depends_on = [aws_internet_gateway.own]
+  lifecycle {
+    precondition { # or AWS says so after the first addresses are made
+      condition     = local.cards == 1 || var.nodes <= var.address_quota
+      error_message = "nodes: each needs an Elastic IP, for a ${var.machine_type} has several network cards, got ${var.nodes}; expected at most ${var.address_quota}. Have the quota \"EC2-VPC Elastic IPs\" raised and give it as address_quota, or set fast_network = false."
+    }
+  }
 }
 
 resource "aws_eip_association" "node" {

@@ -87,13 +87,14 @@ variable "ssh_from_cidrs" {
     error_message = "ssh_from_cidrs: got [${join(", ", var.ssh_from_cidrs)}]; expected at least one range such as 198.51.100.7/32."
   }
   validation {
-    condition     = var.ssh_from_anywhere || !anytrue([for cidr in var.ssh_from_cidrs : endswith(cidr, "/0")])
-    error_message = "ssh_from_cidrs: opens ssh to everyone, got [${join(", ", var.ssh_from_cidrs)}]; expected your own address, such as 198.51.100.7/32. If you mean it: ssh_from_anywhere = true."
+    # Two halves of the internet are all of it, so more than /0 is refused.
+    condition     = var.ssh_from_anywhere || alltrue([for cidr in var.ssh_from_cidrs : try(tonumber(split("/", cidr)[1]), 0) >= (strcontains(cidr, ":") ? 16 : 8)])
+    error_message = "ssh_from_cidrs: opens ssh to everyone, got [${join(", ", var.ssh_from_cidrs)}]; expected your own address, such as 198.51.100.7/32, and no range wider than /8 (IPv6: /16). If you mean it: ssh_from_anywhere = true."
   }
 }
 
 variable "ssh_from_anywhere" {
-  description = "Allow a range of /0 in ssh_from_cidrs."
+  description = "Allow ranges wider than /8 (IPv6: /16) in ssh_from_cidrs."
   type        = bool
   default     = false
 }
@@ -111,6 +112,12 @@ variable "ssh_folder" {
   description = "The folder on the user's machine with id_ed25519 and known_hosts, for ssh_config."
   type        = string
   default     = "."
+}
+
+variable "address_quota" {
+  description = "AWS: Elastic IPs that the account may have (EC2-VPC Elastic IPs in Service Quotas)."
+  type        = number
+  default     = 5
 }
 
 variable "disk_gb" {

@@ -5,7 +5,7 @@ resource "google_compute_instance" "node" {
   zone                      = var.zone
   labels                    = local.labels
   desired_status            = "RUNNING" # a node that had turned itself off is started by `up`
-  allow_stopping_for_update = true
+  allow_stopping_for_update = false     # no change is worth turning off a node that trains
   deletion_protection       = false
   resource_policies         = google_compute_resource_policy.close[*].id
 
@@ -63,5 +63,11 @@ resource "google_compute_instance" "node" {
     enable-oslogin         = "FALSE" # OS Login would ignore that key
     serial-port-enable     = "FALSE"
     install-nvidia-driver  = "True" # or the image would ask at the first login
+  }
+
+  # Types such as a2-ultragpu bring local SSDs, which Google lists as scratch disks that nobody
+  # asked for: the next plan would replace every node (terraform-provider-google#19648).
+  lifecycle {
+    ignore_changes = [scratch_disk]
   }
 }

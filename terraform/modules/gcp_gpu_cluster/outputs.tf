@@ -4,7 +4,7 @@ output "nodes" {
   value = [
     for index, node in google_compute_instance.node : {
       name            = node.name
-      id              = node.id
+      id              = node.instance_id # a machine made anew has another; node.id stays
       private_address = node.network_interface[0].network_ip
       public_address  = index == 0 ? google_compute_address.head.address : null
     }

@@ -92,6 +92,15 @@ run "efa_on_every_card_and_an_address_for_every_node" {
   }
 }
 
+run "more_addresses_than_an_account_has_are_refused" {
+  command = plan
+  variables {
+    machine_type = "p4d.24xlarge"
+    nodes        = 6
+  }
+  expect_failures = [aws_eip.node]
+}
+
 run "every_choice_turned_round" {
   variables {
     machine_type      = "p4d.24xlarge"
@@ -127,6 +136,14 @@ run "ssh_from_everywhere_is_refused" {
   command = plan
   variables {
     ssh_from_cidrs = ["0.0.0.0/0"]
+  }
+  expect_failures = [var.ssh_from_cidrs]
+}
+
+run "both_halves_of_everywhere_are_refused" {
+  command = plan
+  variables {
+    ssh_from_cidrs = ["0.0.0.0/1", "128.0.0.0/1"]
   }
   expect_failures = [var.ssh_from_cidrs]
 }

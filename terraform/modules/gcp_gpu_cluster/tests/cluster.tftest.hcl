@@ -57,6 +57,10 @@ run "two_nodes" {
     error_message = "the nodes must be shielded"
   }
   assert {
+    condition     = !google_compute_instance.node[0].allow_stopping_for_update
+    error_message = "a node that trains must not be turned off for a change"
+  }
+  assert {
     condition     = length(google_compute_resource_policy.close) == 0
     error_message = "Google has no compact placement for n1"
   }
@@ -67,7 +71,7 @@ run "a_third_node_changes_nothing_else" {
     nodes = 3
   }
   assert {
-    condition     = google_compute_instance.node[0].id == run.two_nodes.nodes[0].id && google_compute_instance.node[1].id == run.two_nodes.nodes[1].id
+    condition     = google_compute_instance.node[0].instance_id == run.two_nodes.nodes[0].id && google_compute_instance.node[1].instance_id == run.two_nodes.nodes[1].id
     error_message = "a node was replaced"
   }
 }
@@ -102,6 +106,14 @@ run "ssh_from_everywhere_is_refused" {
   command = plan
   variables {
     ssh_from_cidrs = ["198.51.100.7/32", "::/0"]
+  }
+  expect_failures = [var.ssh_from_cidrs]
+}
+
+run "a_quarter_of_everywhere_is_refused" {
+  command = plan
+  variables {
+    ssh_from_cidrs = ["2000::/3"]
   }
   expect_failures = [var.ssh_from_cidrs]
 }
