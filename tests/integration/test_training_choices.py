@@ -220,7 +220,7 @@ def test_a_gradient_that_is_not_a_number_stops_all_before_it_is_saved(
     )
     assert done.returncode != 0
     assert [step["step"] for step in steps] == [1, 2, 3]
-    said = r"step 4: the gradient is not finite, .* norm of (nan|inf).*The last checkpoint is .*-00000003"
+    said = "step 4: the gradient is not finite, .*The last checkpoint is .*-00000003"
     assert re.search(said, done.stderr), done.stderr
     saved = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
     assert saved[-1] == "step-00000003"
