@@ -61,8 +61,8 @@ def machine_link(lab: str) -> str:
 def state_folder_mark(folder: str) -> str:
     """Return what stands for a lab's state folder in a mark: itself, where that fits.
 
-    >>> state_folder_mark("/root/clusters/lab"), state_folder_mark("/" + 200 * "x")[:14]
-    ('/root/clusters/lab', 'sha256:8511a37')
+    >>> state_folder_mark("/state/clusters/lab"), state_folder_mark("/" + 200 * "x")[:14]
+    ('/state/clusters/lab', 'sha256:8511a37')
     """
     encoded = os.fsencode(folder)
     if len(encoded) <= LONGEST_FOLDER and folder.isprintable():
@@ -73,8 +73,8 @@ def state_folder_mark(folder: str) -> str:
 def link_mark(lab: str, folder: str) -> str:
     """Return the alias of this machine's link to a lab, so that it is known for that lab's.
 
-    >>> link_mark("lab", "/root/clusters/lab")
-    'hpctrain lab lab in /root/clusters/lab'
+    >>> link_mark("lab", "/state/clusters/lab")
+    'hpctrain lab lab in /state/clusters/lab'
     """
     return f"{MARK}{lab} in {state_folder_mark(folder)}"
 
