@@ -34,7 +34,7 @@ from hpctrain.launch.ssh_config import parse_ssh_addresses
 
 FACTS = LabFacts(
     folder="/state/clusters/lab",
-    working_folder="/home/ada/work",
+    working_folder="/home/ada/project",
     host_name="laptop",
     search_path="/usr/sbin:/usr/bin",
     networks=("192.0.2.2/24",),
@@ -348,7 +348,7 @@ def test_a_nodes_first_script():
         assert part in script, part
     # A link in the node's files must lead to the node's files: nothing is hidden before.
     before, after = script.split("pivot_root")
-    for part in ("mkdir -p /home/ada/work/runs; mount", "mkdir -p /data; mount"):
+    for part in ("mkdir -p /home/ada/project/runs; mount", "mkdir -p /data; mount"):
         assert part in after, part
     assert "data" in before  # its layer
     assert "/data" not in before
