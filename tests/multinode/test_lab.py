@@ -373,12 +373,13 @@ def test_a_crash_of_the_maker_leaves_nothing_that_down_does_not_find(tmp_path, m
 
 def test_up_after_a_crash_begins_anew(tmp_path):
     lab = Lab(tmp_path)
-    process = lab.start("up")
+    process = lab.start("up", "--nodes", "8")  # many, so that it is caught at work
     try:
         wait_until((lab.path / "nodes" / "n1" / "log").exists, "the first node")
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert "first what is left of an earlier lab" in lab.cluster("up")
+        assert process.returncode == -signal.SIGKILL
+        assert "first what is left of an earlier lab" in lab.cluster("up", "--nodes", "2")
         assert lab.states() == {"n1": "up", "n2": "up"}
     finally:
         process.kill()
