@@ -9,6 +9,7 @@ HpctrainError            exit code 1
 ├── ProbeError           1   a machine could not be asked
 ├── BuildError           1   something could not be built or installed
 ├── ClusterError         1   a cluster could not be made, asked or removed
+├── BenchError           1   a measurement failed, is implausible, or falls below a limit
 ├── TrainingError        1   training cannot go on, e.g. the loss is not a number
 ├── CheckpointError      1   a checkpoint is missing, damaged, unfit or cannot be written
 ├── OtherRankError           another rank stopped the run, with that rank's code
@@ -77,6 +78,10 @@ class BuildError(HpctrainError):
 
 class ClusterError(HpctrainError):
     """A cluster could not be made, asked or removed."""
+
+
+class BenchError(HpctrainError):
+    """A measurement failed, is implausible, or falls below a limit."""
 
 
 class TrainingError(HpctrainError):

@@ -57,7 +57,7 @@ def plan_steps(test: bool) -> list[Step]:
     torch = pinned("torch", pins)
     attempts = plan_torch(torch, index_url, has_nvidia_device())
     base = (python, str(VENV))
-    names = ("", "train", "mpi", "terraform", "build")
+    names = ("", "train", "mpi", "terraform", "report", "build")
     packages = [requirement for name in names for requirement in extras[name]]
     mpi = choice.install
     mpi_what = f"MPI: {mpi.mpirun} ({choice.why})" if mpi else f"MPI: {WHEEL} ({choice.why})"

@@ -1,0 +1,1 @@
+"""Measuring runs: sizes against sizes, collectives, settings; and reports of what was found."""

@@ -1,0 +1,46 @@
+"""``hpctrain bench``: a group whose commands are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+# name → (module, one line for --help).
+COMMANDS: dict[str, tuple[str, str]] = {}
+DEFAULT = "scaling"
+_OWN_OPTIONS = ("-h", "--help")
+
+
+class BenchGroup(click.Group):
+    """Without a command's name it measures scaling: ``hpctrain bench --np 1,2,4``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # A first word that is no option is a command's name, perhaps mistyped.
+        if not args or (args[0].startswith("-") and args[0] not in _OWN_OPTIONS):
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(COMMANDS[cmd_name][0]).command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=BenchGroup,
+    epilog="""\b
+Examples:
+  hpctrain bench --np 1,2,4                        how it scales on this machine
+  hpctrain bench --np 2,4,8 --hosts hostfile       and over several
+""",
+)
+def command() -> None:
+    """Measure: how a training scales, what the network gives, what to expect elsewhere."""
