@@ -1,5 +1,6 @@
 """Tiers by folder, what each test needs, and at the end: what was skipped, why, what brings it."""
 
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -20,6 +21,10 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "needs(*pieces): skip, or fail if required, without them")
     config.pluginmanager.register(mpi_flavours)
     tiers.required()
+    # A shell's background job, or nohup, ignores these, and so would all that the tests start;
+    # hpctrain itself respects that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # No test is timed: a busy machine must not fail one.
     hypothesis.settings.register_profile("hpctrain", deadline=None)
     hypothesis.settings.load_profile("hpctrain")
