@@ -5,11 +5,12 @@
     python benchmarks/predict.py curve --out benchmarks/results/predict-curve.json
 
 lab: virtual nodes with shaped links on this machine, 2 to 4 of them with one rank each. Ranks
-outnumber the cores, so computing is stood in for by timed waits (hpctrain.bench.worker_timed_model);
-trainer, buckets, Horovod, MPI and network are real. Calibrated from runs of one rank, and for each
-link from an all-reduce between two nodes; nothing is fitted to the steps that are predicted. Goals:
-5 % off at the median and 12 % at worst, where at least half of the cases have an exposed exchange
-of 30 % of the step or more; and less than half the error of "as fast as one rank".
+outnumber the cores, so computing is stood in for by timed waits (see
+hpctrain/bench/worker_timed_model.py); trainer, buckets, Horovod, MPI and network are real.
+Calibrated from runs of one rank, and for each link from an all-reduce between two nodes; nothing
+is fitted to the steps that are predicted. Goals: 5 % off at the median and 12 % at worst, where at
+least half of the cases have an exposed exchange of 30 % of the step or more; and less than half
+the error of "as fast as one rank".
 
 curve: a published curve on 8 to 512 H100, calibrated on 8 to 64. Goal: closer at 256 and 512 than
 the last point repeated.

@@ -2,7 +2,7 @@
 
     hpctrain run … --set model.factory=hpctrain.bench.worker_timed_model:build \\
         --set data.factory=hpctrain.bench.worker_timed_model:open_samples \\
-        --set launch.env='{HPCTRAIN_TIMED_MODEL = "layers=8,layer_kb=512,forward_ms=5,backward_ms=10"}'
+        --set launch.env='{HPCTRAIN_TIMED_MODEL = "layers=8,layer_kb=512,backward_ms=10"}'
 
 Parameters, gradients, optimizer and exchange are real; computing is a sleep, which needs no core.
 So several ranks on few cores take turns as they would on machines of their own.
