@@ -84,6 +84,29 @@ def plan_allreduce(
     )  # fmt: skip
 
 
+def plan_from_words(
+    sizes: str | None, backends: str, repeats: int, budget_s: float
+) -> AllreducePlan:
+    """Return the plan that a command line means.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    errors: list[str] = []
+    found: list[int] = []
+    for word in [] if sizes is None else sizes.split(","):
+        try:
+            found += parse_sizes(word)
+        except ConfigError as wrong:
+            errors += wrong.messages
+    try:
+        plan = plan_allreduce(found or DEFAULT_SIZES, parse_backends(backends), repeats, budget_s)
+    except ConfigError as wrong:
+        errors += wrong.messages
+    raise_all(ConfigError, errors)
+    return plan
+
+
 def parse_sizes(text: str) -> tuple[int, ...]:
     """Return message sizes (bytes); k, M and G are powers of 1024, as nccl-tests reads them.
 
