@@ -36,7 +36,7 @@ OURS, HOROVOD, PLAIN_C = "hpctrain's buckets", "Horovod, defaults", "plain C, be
 GOALS = {HOROVOD: 3.0, PLAIN_C: 0.85}
 SHAPE = {"d_model": 512, "num_layers": 9, "num_heads": 8, "vocab_size": 2048, "seq_len": 128}
 BUCKET_MB, TOKENS_A_RANK = 25.0, 512
-CHUNKS = tuple(1 << power for power in range(17, 24)) + (25 << 20, 1 << 30)
+CHUNKS = (*(1 << power for power in range(17, 24)), 25 << 20, 1 << 30)  # bytes; the last: whole
 
 
 def rank_main(kind: str, repeats: int) -> None:

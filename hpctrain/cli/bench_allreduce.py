@@ -80,8 +80,10 @@ Exit codes: 0 done; 1 an element was wrong, or a launch failed; 2 usage; 130 Ctr
     show_default=True,
     help="Where horovod's and torch's messages lie; mpi4py's are always on the host.",
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="A setting of the launch, e.g. launch.subnet=10.0.0.0/24. Repeatable.")  # fmt: skip
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+    help="A setting of the launch, e.g. launch.subnet=10.0.0.0/24. Repeatable.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Keep all values here, as JSON.")
 @click.option("--name", help="The run's name. Default: allreduce and the time.")
 @click.option(
