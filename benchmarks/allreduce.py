@@ -3,16 +3,23 @@
     python benchmarks/allreduce.py --out benchmarks/results/allreduce.json
 
 All gradients of a 29.4M-parameter transformer are there at once, in fp32. Contenders:
-hpctrain's buckets as the trainer opens them; Horovod with its defaults, a tensor a parameter
-(fusion buffer 128 MB, cycle 1 ms); and allreduce.c beside this file, which calls MPI_Allreduce in
-chunks of several sizes, the best of which counts. Every round starts each once, in turn, under the
-same mpirun options; a start's figure is the median of its repeats, a repeat's time that of the
-slower rank. Every element is checked. Run it on a quiet machine.
+- hpctrain's buckets (25 MB), through the trainer's own exchange and communicator, with Horovod's
+  cycle of 1 ms;
+- the same with the cycle of 10 ms that the trainer chooses for long steps on CPUs: up to that
+  long nothing begins, which a step of a second does not notice, and this benchmark does;
+- the same with 1 ms, each bucket in one piece, to see what the pieces are worth;
+- Horovod with its defaults, a tensor a parameter (fusion buffer 128 MB, cycle 1 ms);
+- allreduce.c beside this file: MPI_Allreduce in chunks of several sizes, the best of which counts.
+
+Every round starts each once, in turn, under the same mpirun options; a start's figure is the
+median of its repeats, a repeat's time that of the slower rank. Every element is checked. Run it on
+a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -32,11 +39,14 @@ from hpctrain.launch.find_mpi import MpiInstall, find_mpi
 
 ROOT = Path(__file__).resolve().parent.parent
 RANKS, TIMEOUT_S, WARM_UP = 2, 300, 3
-OURS, HOROVOD, PLAIN_C = "hpctrain's buckets", "Horovod, defaults", "plain C, best chunk"
+OURS, LONG_CYCLE = "hpctrain's buckets", "hpctrain's buckets, 10 ms cycle"
+ONE_PIECE, HOROVOD = "hpctrain's buckets in one piece each", "Horovod, defaults"
+PLAIN_C = "plain C, best chunk"
 GOALS = {HOROVOD: 3.0, PLAIN_C: 0.85}
+KINDS = {"buckets": OURS, "long-cycle": LONG_CYCLE, "one-piece": ONE_PIECE, "horovod": HOROVOD}
 SHAPE = {"d_model": 512, "num_layers": 9, "num_heads": 8, "vocab_size": 2048, "seq_len": 128}
-BUCKET_MB, TOKENS_A_RANK = 25.0, 512
-CHUNKS = (*(1 << power for power in range(17, 24)), 25 << 20, 1 << 30)  # bytes; the last: whole
+BUCKET_MB, LONG_STEP_FLOPS = 25.0, 1e12
+CHUNKS = (*(1 << power for power in range(18, 24)), 25 << 20, 1 << 30)  # bytes; the last: whole
 
 
 def rank_main(kind: str, repeats: int) -> None:
@@ -48,8 +58,9 @@ def rank_main(kind: str, repeats: int) -> None:
     from hpctrain.train.presets import ModelSize
 
     model = build_model(ModelSize(**SHAPE, position="learned"), seed=1)
-    start = start_buckets if kind == "buckets" else start_horovod
-    gradients, exchange, hvd = start(model)
+    gradients, exchange, hvd = (
+        start_horovod(model) if kind == "horovod" else start_buckets(model, kind)
+    )
     pattern = Pattern(hvd.rank(), hvd.size())
     times_s, wrong = [], 0
     for repeat in range(-WARM_UP, repeats):
@@ -71,14 +82,15 @@ def rank_main(kind: str, repeats: int) -> None:
     hvd.shutdown()
 
 
-def start_buckets(model: Any) -> tuple[list[Any], Callable[[], object], Any]:
+def start_buckets(model: Any, kind: str) -> tuple[list[Any], Callable[[], object], Any]:
     """Return the gradients, and what sums them as hpctrain's trainer does."""
+    from hpctrain.train import comm_horovod
     from hpctrain.train.communicator import open_communicator
     from hpctrain.train.exchange import BucketExchange
 
-    # 6 FLOPs a parameter and token (docs/measurement.md), as the trainer estimates its step.
-    flops = 6.0 * sum(p.numel() for p in model.parameters()) * TOKENS_A_RANK
-    comm = open_communicator("horovod", "cpu", flops)
+    if kind == "one-piece":
+        comm_horovod.PIECE_BYTES = 1 << 40
+    comm = open_communicator("horovod", "cpu", LONG_STEP_FLOPS if kind == "long-cycle" else None)
     import horovod.torch as hvd
 
     buckets = BucketExchange(model, comm, BUCKET_MB)
@@ -172,14 +184,14 @@ def compile_c(mpi: MpiInstall, folder: Path) -> Path:
 def measure(bench: Bench, rounds: int) -> dict[str, list[float]]:
     """Return each contender's median time (s), one value a round."""
     contenders: dict[str, Callable[[], float]] = {
-        OURS: lambda: bench.python("buckets"),
-        HOROVOD: lambda: bench.python("horovod"),
-        PLAIN_C: bench.plain_c,
+        title: functools.partial(bench.python, kind) for kind, title in KINDS.items()
     }
+    contenders[PLAIN_C] = bench.plain_c
     values: dict[str, list[float]] = {title: [] for title in contenders}
     for number in range(rounds):
-        # C comes last always: it takes the number of bytes from the others.
-        order = [OURS, HOROVOD][:: -1 if number % 2 else 1]
+        # Whoever comes first in one round comes last in the next; C is always the last, for it
+        # takes the number of bytes from the others.
+        order = list(KINDS.values())[:: -1 if number % 2 else 1]
         for title in (*order, PLAIN_C):
             values[title].append(contenders[title]())
             print(f"round {number + 1}: {1e3 * values[title][-1]:.1f} ms  {title}", flush=True)
@@ -190,10 +202,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7, help="rounds (default: 7)")
-    parser.add_argument("--repeats", type=int, default=15, help="repeats of a start (default: 15)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument("--repeats", type=int, default=11, help="repeats of a start (default: 11)")
     parser.add_argument("--out", type=Path, help="keep raw values and environment as JSON")
-    parser.add_argument("--rank", choices=["buckets", "horovod"], help=argparse.SUPPRESS)
+    parser.add_argument("--rank", choices=list(KINDS), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.rank:
         rank_main(asked.rank, asked.repeats)
@@ -213,6 +225,8 @@ def main() -> None:
     print(table(busbw, " GB/s"))
     for other, goal in GOALS.items():
         print(row(f"{OURS} / {other} (goal {goal:g})", ratios(busbw, OURS, other)))
+        print(row(f"{LONG_CYCLE} / {other}", ratios(busbw, LONG_CYCLE, other)))
+    print(row(f"{OURS} / {ONE_PIECE}", ratios(busbw, OURS, ONE_PIECE)))
     write_result(asked.out, record)
 
 

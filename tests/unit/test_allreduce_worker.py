@@ -5,7 +5,7 @@ import tiers
 
 tiers.require("torch")
 
-import itertools
+import itertools  # noqa: E402
 
 import numpy as np  # noqa: E402
 
