@@ -19,7 +19,7 @@ from hpctrain.train.communicator import Communicator, check_size
 CORE_FLOPS = 5e10
 DEFAULT_CYCLE_MS, LONGEST_CYCLE_MS, CYCLES_A_STEP = 1.0, 10.0, 40
 # Ranks of one host hand each other a message through memory; what both hold of a piece of this
-# size stays in the cache (docs/tuning.md). Between hosts every piece would cost a round trip.
+# size stays in the cache (docs/bench-allreduce.md). Between hosts a piece would cost round trips.
 PIECE_BYTES = 4 << 20
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +121,18 @@ def test_without_mpi4py_ranks_agree_over_another_library(tmp_path, monkeypatch):
         monkeypatch.setattr(measure, "CONTROLS", (control,))
         result = run_allreduce(tmp_path, control, 2, backends=ALL, sizes=[4, 4096], **QUICK)
         assert result.backends == ALL
+
+
+def test_the_c_program_compiles_and_sums_right(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import allreduce
+
+    monkeypatch.setattr(allreduce, "CHUNKS", (1 << 10, 1 << 18, 1 << 30))
+    bench = allreduce.Bench(tmp_path, repeats=2)
+    bench.bytes_ = (1 << 20) + 4  # a rest is left of every chunk size
+    assert bench.plain_c() > 0  # it checks every element
+    assert {chunk: len(times) for chunk, times in bench.chunks_s.items()} == {
+        "1024": 1, "262144": 1, "1073741824": 1
+    }  # fmt: skip
+    for name in ("allreduce", "measuring"):
+        sys.modules.pop(name)
