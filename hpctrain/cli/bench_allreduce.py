@@ -142,7 +142,7 @@ def command(
             click.echo(describe_plan(plan, trial.np), err=True)
         return 0
     click.echo(describe_plan(plan, trial.np), err=True)
-    with _progress(plan.points) as on_point:
+    with _progress(plan.points, plan.longest_s) as on_point:
         result = read_allreduce(run_trial(trial, on_point))
     if out is not None:
         write_allreduce(out, result)
@@ -155,8 +155,9 @@ def command(
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
+def _progress(total: int, longest_s: float) -> Iterator[Callable[[int], None]]:
     """Show how far it is: a bar on a terminal, else a line now and then."""
+    began_s = told_s = time.monotonic()
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import Progress
@@ -165,12 +166,13 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
             task = bar.add_task("sizes and backends", total=total)
             yield lambda done: bar.update(task, completed=done)
         return
-    next_s = time.monotonic() + PLAIN_INTERVAL_S
 
     def tell(done: int) -> None:
-        nonlocal next_s
-        if time.monotonic() >= next_s:
-            next_s = time.monotonic() + PLAIN_INTERVAL_S
-            click.echo(f"{done} of {total} sizes and backends", err=True)
+        nonlocal told_s
+        now_s = time.monotonic()
+        if now_s >= told_s + PLAIN_INTERVAL_S:
+            told_s = now_s
+            left = f"at most {max(0.0, began_s + longest_s - now_s):.0f} s more"
+            click.echo(f"{done} of {total} sizes and backends, {left}", err=True)
 
     yield tell

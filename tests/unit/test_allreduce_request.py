@@ -115,3 +115,12 @@ def test_what_cannot_be_is_refused_before_anything_starts(hpctrain, tmp_path, wo
     assert code == 2
     assert message in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_cluster_that_mpirun_cannot_reach_is_refused_with_the_way_in(hpctrain, monkeypatch):
+    from hpctrain.clusters import from_outside
+
+    monkeypatch.setattr(from_outside, "find_outside_cluster", lambda name, environ: (name, None))
+    code, _, err = hpctrain("--cluster", "far")
+    assert code == 2
+    assert "hpctrain cluster ssh --name far" in err
