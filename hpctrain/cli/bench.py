@@ -7,7 +7,9 @@ import importlib
 import click
 
 # name → (module, one line for --help).
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "scaling": ("hpctrain.cli.bench_scaling", "Measure how a training scales, with a report."),
+}
 DEFAULT = "scaling"
 _OWN_OPTIONS = ("-h", "--help")
 
