@@ -7,7 +7,12 @@ import importlib
 import click
 
 # name → (module, one line for --help).
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "allreduce": (
+        "hpctrain.cli.bench_allreduce",
+        "Latency and bandwidth of all-reduce, by message size.",
+    ),
+}
 DEFAULT = "scaling"
 _OWN_OPTIONS = ("-h", "--help")
 
