@@ -1,0 +1,211 @@
+"""The libraries that are measured: each sums one message over all ranks, in place."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from hpctrain.errors import HpctrainError
+
+LINE_BYTES = 64  # messages begin on cache lines
+
+
+class Backend:
+    """The interface. A batch is as many messages as are timed together, each in its own place.
+
+    Results of one all-reduce never enter the next one, so all of them can be checked. And as in
+    nccl-tests, no message finds the one before it in its place in the cache.
+    """
+
+    name = ""
+    device = "cpu"
+
+    def __init__(self, pool: np.ndarray) -> None:
+        """
+        Args:
+            pool: (numel,) of fp32 on the host; the messages lie in it.
+        """
+        self._pool = pool
+
+    def lay_out(self, numel: int, count: int) -> None:
+        """Choose the places of a batch of `count` messages of `numel` elements."""
+        stride = message_stride(numel)
+        self.host = [self._pool[i * stride : i * stride + numel] for i in range(count)]
+        self._messages = [self.as_message(each) for each in self._places(numel, count)]
+
+    def load(self) -> None:
+        """Bring what was written into `host` to where the library takes it from."""
+
+    def run(self) -> None:
+        """Sum every message of the batch, one after the other; return when all are there."""
+        reduce = self.reduce
+        for message in self._messages:
+            reduce(message)
+
+    def fetch(self) -> None:
+        """Bring the sums to `host`."""
+
+    def as_message(self, place: Any) -> Any:
+        """Return the message as the library takes it."""
+        return place
+
+    def reduce(self, message: Any) -> None:
+        raise NotImplementedError
+
+    def _places(self, numel: int, count: int) -> list[Any]:
+        return self.host
+
+
+class Mpi4pyBackend(Backend):
+    """MPI_Allreduce in place, on memory of the host."""
+
+    name = "mpi4py"
+
+    def __init__(self, pool: np.ndarray) -> None:
+        from mpi4py import MPI
+
+        super().__init__(pool)
+        self._comm, self._in_place, self._float = MPI.COMM_WORLD.Dup(), MPI.IN_PLACE, MPI.FLOAT
+
+    def as_message(self, place: np.ndarray) -> Any:
+        return [place, self._float]
+
+    def reduce(self, message: Any) -> None:
+        self._comm.Allreduce(self._in_place, message)
+
+
+class TensorBackend(Backend):
+    """Messages are tensors, on the rank's GPU where it has one."""
+
+    def __init__(self, pool: np.ndarray, device: Any) -> None:
+        import torch
+
+        super().__init__(pool)
+        self._torch = torch
+        self.device = device.type
+        host = torch.from_numpy(pool)
+        self._host, self._tensor = host, host if device.type == "cpu" else host.to(device)
+
+    def _places(self, numel: int, count: int) -> list[Any]:
+        stride = message_stride(numel)
+        self._used = count * stride
+        return [self._tensor[i * stride : i * stride + numel] for i in range(count)]
+
+    def load(self) -> None:
+        if self.device != "cpu":
+            self._tensor[: self._used].copy_(self._host[: self._used])
+            self._torch.cuda.synchronize()
+
+    def run(self) -> None:
+        # What is in flight on the device must neither enter the time nor be left out of it.
+        super().run()
+        if self.device != "cpu":
+            self._torch.cuda.synchronize()
+
+    def fetch(self) -> None:
+        if self.device != "cpu":
+            self._host[: self._used].copy_(self._tensor[: self._used])
+
+
+class TorchBackend(TensorBackend):
+    """torch.distributed: gloo between CPUs, NCCL between GPUs."""
+
+    name = "torch"
+
+    def __init__(self, pool: np.ndarray, device: Any) -> None:
+        super().__init__(pool, device)
+        torch_communicator(device.type == "cuda")
+        self._dist = self._torch.distributed
+
+    def reduce(self, message: Any) -> None:
+        self._dist.all_reduce(message)
+
+
+class HorovodBackend(TensorBackend):
+    """``hvd.allreduce_`` as it is."""
+
+    name = "horovod"
+
+    def __init__(self, pool: np.ndarray, device: Any) -> None:
+        super().__init__(pool, device)
+        self._comm = horovod_communicator(device.type)
+        import horovod.torch as hvd
+
+        self._hvd = hvd
+
+    def as_message(self, place: Any) -> Any:
+        return place, f"{self.name}.{place.numel()}"
+
+    def reduce(self, message: Any) -> None:
+        tensor, name = message
+        self._hvd.allreduce_(tensor, op=self._hvd.Sum, name=name)
+
+
+class BucketsBackend(HorovodBackend):
+    """What hpctrain's trainer does with a bucket of gradients: its own calls of Horovod."""
+
+    name = "buckets"
+
+    def reduce(self, message: Any) -> None:
+        tensor, name = message
+        self._comm.all_reduce_sum(tensor, name)
+
+
+BACKENDS = {
+    each.name: each for each in (HorovodBackend, Mpi4pyBackend, TorchBackend, BucketsBackend)
+}
+
+
+def message_stride(numel: int) -> int:
+    """Return from how many elements on the next message lies.
+
+    >>> message_stride(1), message_stride(16), message_stride(17)
+    (16, 16, 32)
+    """
+    unit = LINE_BYTES // 4
+    return -(-numel // unit) * unit
+
+
+def open_backend(name: str, pool: np.ndarray, device: Any) -> Backend:
+    """Return a backend, connected.
+
+    Args:
+        device: torch's device of this rank; None where torch is missing.
+    """
+    kind = BACKENDS[name]
+    return kind(pool, device) if issubclass(kind, TensorBackend) else kind(pool)
+
+
+def why_absent(name: str) -> str:
+    """Return why this rank cannot use a backend, by importing what it needs; "" if it can."""
+    try:
+        if name == "mpi4py":
+            from mpi4py import MPI  # noqa: F401
+        elif name == "torch":
+            import torch.distributed as dist
+
+            if not dist.is_available():
+                return "this torch was built without torch.distributed"
+        elif name in ("horovod", "buckets"):
+            import horovod.torch  # noqa: F401
+    except (ImportError, OSError, HpctrainError) as problem:
+        return f"cannot be imported: {problem}"
+    return ""
+
+
+@functools.cache
+def torch_communicator(on_gpu: bool = False) -> Any:
+    """Return the group of all ranks; made once."""
+    from hpctrain.train.comm_torch import TorchCommunicator
+
+    return TorchCommunicator(on_gpu=on_gpu)
+
+
+@functools.cache
+def horovod_communicator(device_type: str = "cpu") -> Any:
+    """Return Horovod's communicator, as the trainer opens it; made once."""
+    from hpctrain.train.comm_horovod import HorovodCommunicator
+
+    return HorovodCommunicator()
