@@ -174,14 +174,14 @@ def command(*, dry_run: bool, as_json: bool, **given: Any) -> None:
     from hpctrain.bench.scaling.measure import run_bench
     from hpctrain.bench.scaling.progress import BenchConsole
     from hpctrain.bench.scaling.show import render_go_on
-    from hpctrain.errors import BenchError, raise_all
+    from hpctrain.errors import BenchError, PlanError, raise_all
 
     signal.signal(signal.SIGTERM, _leave)
     console = BenchConsole()
     try:
         problems = run_bench(bench, console)
-    except BaseException:
-        if (bench.folder / "bench.json").exists():
+    except BaseException as end:
+        if not isinstance(end, PlanError) and (bench.folder / "bench.json").exists():
             console.say(f"what was measured is in {bench.folder}. {render_go_on(bench)}")
         raise
     _report(bench.folder, as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -123,4 +124,7 @@ def describe_asked(
         "COMMAND": shlex.join(asked.run.program),
         "cases": [asdict(case) for case in cases],
     }
-    return {"options": options, "config": as_tables(config)}
+    ready: dict[str, Any] = json.loads(
+        json.dumps({"options": options, "config": as_tables(config)})
+    )
+    return ready  # as it is read back: lists, no tuples

@@ -102,6 +102,16 @@ def plan_config(config: Config, steps: int, threads_per_rank: int | None) -> Con
     return replace(config, train=train, launch=launch)
 
 
+def with_batch(shared: Config, typed: Config) -> Config:
+    """Return the shared configuration with the batch that was typed, as a record of it."""
+    train = replace(
+        shared.train,
+        global_batch_size=typed.train.global_batch_size,
+        batch_size_per_rank=typed.train.batch_size_per_rank,
+    )
+    return replace(shared, train=train)
+
+
 def plan_threads(
     config: Config, cases: Sequence[Case], rooms: Sequence[Room]
 ) -> tuple[int | None, str]:

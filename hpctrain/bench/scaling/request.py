@@ -25,6 +25,7 @@ from hpctrain.bench.scaling.plan import (
     plan_cases,
     plan_config,
     plan_threads,
+    with_batch,
 )
 from hpctrain.bench.scaling.price import cluster_price, given_price
 from hpctrain.config import Config
@@ -135,9 +136,10 @@ def plan_bench(
     warmup = warmup_steps_of(asked)
     timed = (asked.timed_steps or TIMED_STEPS) if wanted.is_trainer else None
     shared = plan_config(config, max(1, warmup + (timed or 0)), threads)
+    typed = with_batch(shared, config)
     plan = BenchPlan(
         cases=cases, repeats=asked.repeats, warmup_steps=warmup, timed_steps=timed,
-        asked=describe_asked(asked, wanted, cases, rooms, shared, warmup, timed),
+        asked=describe_asked(asked, wanted, cases, rooms, typed, warmup, timed),
         environment=environment, usd_per_hour=price,
     )  # fmt: skip
     return plan, shared, (f"threads per rank: {threads or 'each host its own'} ({why})",)

@@ -107,8 +107,8 @@ def commit_warning(before: BenchPlan, now: BenchPlan) -> str | None:
 
 def _differing(before: BenchPlan, now: BenchPlan) -> Iterator[tuple[str, Any, Any]]:
     pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = (
-        (before.asked["options"], _as_read(now.asked["options"])),
-        (_flat(before.asked["config"]), _flat(_as_read(now.asked["config"]))),
+        (before.asked["options"], now.asked["options"]),
+        (_flat(before.asked["config"]), _flat(now.asked["config"])),
         ({key: before.environment.get(key) for key in SAME},
          {key: now.environment.get(key) for key in SAME}),
     )  # fmt: skip
@@ -116,10 +116,6 @@ def _differing(before: BenchPlan, now: BenchPlan) -> Iterator[tuple[str, Any, An
         for name in {**old, **new}:
             if old.get(name) != new.get(name):
                 yield name, old.get(name), new.get(name)
-
-
-def _as_read(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def _flat(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
