@@ -95,7 +95,9 @@ class Measurement:
             with self.console.working(text):
                 wall_s = self._run(trial)
             steps: tuple[float, ...] = ()
-            if not self.bench.program:
+            if self.bench.program:  # is there anything to read at all?
+                read_trial(self.bench, case, 0, trial.run_path, 0.0, wall_s)
+            else:
                 steps = read_sample(trial.run_path, 0).step_time_s
             found.append(calibrate(case.np, wall_s, steps))
         return found
