@@ -8,6 +8,7 @@ import click
 
 # name → (module, one line for --help).
 COMMANDS: dict[str, tuple[str, str]] = {
+    "scaling": ("hpctrain.cli.bench_scaling", "Measure how a training scales, with a report."),
     "allreduce": (
         "hpctrain.cli.bench_allreduce",
         "Latency and bandwidth of all-reduce, by message size.",
