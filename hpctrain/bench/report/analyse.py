@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpctrain.bench.report import lost
-from hpctrain.bench.report.findings import find_findings
+from hpctrain.bench.report.findings import Ground, find_findings
 from hpctrain.bench.report.forecast import Forecast, forecast_sizes
 from hpctrain.bench.report.gate import (
     check_trials,
@@ -16,6 +16,7 @@ from hpctrain.bench.report.gate import (
     warn_above_achievable,
 )
 from hpctrain.bench.report.measured import TOKENS, Measured, measure_case
+from hpctrain.bench.report.models import build_models
 from hpctrain.bench.report.pairs import pair_placements, pair_precisions
 from hpctrain.bench.report.result import BusPoint, Report, Size
 from hpctrain.bench.report.stragglers import find_stragglers
@@ -54,10 +55,15 @@ def analyse_bench(
     baselines = {m.case.key: lost.choose_baseline(m, measured) for m in measured}
     check_weak_speedups([(m, baselines[m.case.key]) for m in measured])
     settings = read_exchange_settings(plan.asked.get("config") or {})
-    forecasts = forecast_sizes(measured, baselines, allreduces, settings)
+    models = build_models(measured, allreduces, settings, plan.environment)
+    forecasts = forecast_sizes(measured, baselines, models)
     sizes = tuple(
         _size(m, baselines[m.case.key], settings, plan, forecasts[m.case.key]) for m in measured
     )
+    ground = Ground(
+        sizes={size.key: size for size in sizes}, measured={m.case.key: m for m in measured},
+        models=models, settings=settings, environment=plan.environment,
+    )  # fmt: skip
     precisions, placements = pair_precisions(measured), pair_placements(measured)
     bus = tuple(_bus_points(allreduces))
     return Report(
@@ -73,7 +79,7 @@ def analyse_bench(
         precisions=precisions,
         placements=placements,
         bus=bus,
-        findings=find_findings(sizes, measured, forecasts, precisions, placements, plan),
+        findings=find_findings(ground, precisions, placements),
         warnings=tuple(_warnings(plan, measured)),
     )
 
@@ -89,7 +95,9 @@ def _measure(
             f"{folder}: nothing measured yet, got no finished trial; expected at least one. Go on "
             "with the command that began it."
         )
-    return tuple(measure_case(case, by_case[case.key]) for case in plan.cases if case.key in by_case)
+    return tuple(
+        measure_case(case, by_case[case.key]) for case in plan.cases if case.key in by_case
+    )
 
 
 def _size(
@@ -121,7 +129,8 @@ def _usd_per_million(measured: Measured, plan: BenchPlan) -> float | None:
     """Return $ per million tokens: the price of the nodes that the case uses, all of each."""
     if plan.usd_per_hour is None or measured.unit != TOKENS:
         return None
-    paid = max(case.nodes for case in plan.cases)
+    hosts = plan.environment.get("hosts") or ()
+    paid = max(len(hosts), *(case.nodes for case in plan.cases))
     usd_per_s = plan.usd_per_hour["value"] * measured.case.nodes / paid / 3600
     return usd_per_s * DOLLARS_OF / measured.rate.median
 
@@ -166,8 +175,11 @@ def _conditions(plan: BenchPlan, measured: Sequence[Measured]) -> list[tuple[str
 def _in_words(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_in_words(each) for each in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_in_words(each)}" for name, each in value.items())
+    if isinstance(value, Mapping):  # a host
+        gpus = value.get("gpus") or ()
+        counted = {"slots": value.get("slots"), "cores": value.get("cores"), "GPUs": len(gpus)}
+        words = ", ".join(f"{count} {name}" for name, count in counted.items() if count)
+        return f"{value.get('name')} ({words})"
     return str(value)
 
 

@@ -45,13 +45,23 @@ def efficiency_spread(measured: Measured, baseline: Measured) -> Spread:
     )
 
 
+def ideal_step_s(measured: Measured, baseline: Measured) -> float:
+    """Return what a step would take without any loss (s); both have steps."""
+    return baseline.step_s * _work_ratio(measured, baseline)
+
+
 def ideal_parts(measured: Measured, baseline: Measured) -> dict[str, float] | None:
     """Return the parts that a step would have without any loss (s); None where unknown."""
     if baseline.parts_s is None or measured.work_per_step is None:
         return None
+    ratio = _work_ratio(measured, baseline)
+    return {part: baseline.parts_s[part] * ratio for part in PARTS}
+
+
+def _work_ratio(measured: Measured, baseline: Measured) -> float:
+    """Return a rank's work in a step over that of a rank of the baseline."""
     work = measured.work_per_step / measured.case.np
-    scale = work / (baseline.work_per_step / baseline.case.np)
-    return {part: baseline.parts_s[part] * scale for part in PARTS}
+    return work / (baseline.work_per_step / baseline.case.np)
 
 
 def lost_points(measured: Measured, baseline: Measured) -> Mapping[str, float] | None:

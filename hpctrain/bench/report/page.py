@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpctrain.bench.report.plots import COLORS, draw_plots
+from hpctrain.bench.report.drawing import COLORS
+from hpctrain.bench.report.plots import draw_plots
 from hpctrain.bench.report.result import Report
 from hpctrain.bench.report.tables import plan_tables, table_notes
 

@@ -6,8 +6,9 @@ Trials of one round are neighbours in time, so ratios are taken round by round.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hpctrain.bench.report.measured import Measured
 from hpctrain.bench.report.spread import RatioInterval, Spread, estimate_ratio, pairwise_ratios
@@ -117,7 +118,9 @@ def _loss_noise(baseline: Measured) -> float | None:
     return max((value for value in found if value is not None), default=None)
 
 
-def _groups(measured: Sequence[Measured], key) -> Iterator[list[Measured]]:  # noqa: ANN001
+def _groups(
+    measured: Sequence[Measured], key: Callable[[Measured], tuple[Any, ...]]
+) -> Iterator[list[Measured]]:
     ordered = sorted(measured, key=key)
     for _, group in itertools.groupby(ordered, key=key):
         members = list(group)

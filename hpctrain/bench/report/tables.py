@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from hpctrain.bench.report.parts import PARTS, TITLES
 from hpctrain.bench.report.result import Report, Size
+from hpctrain.bench.report.spread import RatioInterval
 from hpctrain.bench.report.words import (
     UNKNOWN,
     say_bytes,
+    say_message,
     say_number,
     say_percent,
     say_points,
@@ -221,12 +223,15 @@ def _forecasts(report: Report) -> Table:
 
 def _bus(report: Report) -> Table:
     rows = tuple(
-        (point.placement, point.backend, say_bytes(point.bytes_), say_seconds(point.median_s),
+        (point.placement, point.backend, say_message(point.bytes_), say_seconds(point.median_s),
          f"{point.busbw_gb_per_s:.3g}")
         for point in report.bus
     )  # fmt: skip
     return Table(
-        key="bus", title="All-reduce", rows=rows, words=2,
+        key="bus",
+        title="All-reduce",
+        rows=rows,
+        words=2,
         columns=("placement", "backend", "message", "time", "bus bandwidth, GB/s"),
         note="Bus bandwidth as nccl-tests defines it: bytes over time, times 2(n-1)/n.",
     )
@@ -255,7 +260,7 @@ def _say_ratio(value: float) -> str:
     return f"{value:.3f}"
 
 
-def _say_interval(interval) -> str:  # noqa: ANN001
+def _say_interval(interval: RatioInterval) -> str:
     if interval.low is None:
         return UNKNOWN
     return f"{interval.low:.3f} to {interval.high:.3f} ({100 * interval.confidence:.0f} %)"

@@ -63,6 +63,18 @@ def say_bytes(bytes_: float | None) -> str:
     return f"{bytes_:.0f} B"
 
 
+def say_message(bytes_: int) -> str:
+    """Return the size of a message, which is a power of two.
+
+    >>> say_message(4), say_message(4096), say_message(64 << 20)
+    ('4 B', '4 KiB', '64 MiB')
+    """
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if bytes_ >= 1 << power:
+            return f"{bytes_ / (1 << power):.4g} {unit}"
+    return f"{bytes_} B"
+
+
 def say_usd(usd: float | None) -> str:
     """Return dollars.
 
