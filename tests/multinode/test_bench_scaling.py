@@ -14,15 +14,14 @@ from hpctrain.bench.scaling.cases import read_bench
 pytestmark = pytest.mark.needs("mpirun")
 
 PROGRAM = """
-import os, socket, time
+import socket
 from mpi4py import MPI
 from hpctrain.events import report_step
 print("on", socket.gethostname(), flush=True)
 for step in range(1, 4):
-    begun = time.monotonic()
     MPI.COMM_WORLD.allreduce(step)
     if MPI.COMM_WORLD.rank == 0:
-        report_step(step, step_time_s=time.monotonic() - begun, tokens_per_s=10.0)
+        report_step(step, step_time_s=0.5, tokens_per_s=10.0)
 """
 
 

@@ -117,7 +117,8 @@ class Measurement:
         """Say how long it takes, and what it costs."""
         plan, console = self.folder.plan, self.console
         if self.folder.went_on:
-            console.say(f"{self.folder.path}: goes on, {len(self.folder.samples)} trials are there")
+            done = _count(len(self.folder.samples), "trial")
+            console.say(f"{self.folder.path}: goes on after {done}")
         for note in self.bench.notes:
             console.say(note)
         load = probe_load()
