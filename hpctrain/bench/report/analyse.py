@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpctrain.bench.environment import BUSY_LOAD
 from hpctrain.bench.report import lost
 from hpctrain.bench.report.findings import Ground, find_findings
 from hpctrain.bench.report.forecast import Forecast, forecast_sizes
@@ -194,6 +195,12 @@ def _warnings(plan: BenchPlan, measured: Sequence[Measured]) -> list[str]:
         warnings.append(
             f"not finished: {missing + unmeasured * plan.repeats} of "
             f"{len(plan.cases) * plan.repeats} trials are still to be measured"
+        )
+    load = str(plan.environment.get("load_before", "")).split()
+    if load and float(load[0]) > BUSY_LOAD:
+        warnings.append(
+            f"the machine was busy before the measurement began: load {load[0]}. Expect spread, "
+            "and repeat it when quiet"
         )
     unparted = [m for m in measured if m.parts_s is None]
     if unparted:
