@@ -9,6 +9,8 @@ import click
 # name → (module, one line for --help).
 COMMANDS: dict[str, tuple[str, str]] = {
     "scaling": ("hpctrain.cli.bench_scaling", "Measure how a training scales, with a report."),
+    "report": ("hpctrain.cli.bench_report", "Write a measurement's report again."),
+    "compare": ("hpctrain.cli.bench_compare", "Compare two measurements, also in CI."),
     "allreduce": (
         "hpctrain.cli.bench_allreduce",
         "Latency and bandwidth of all-reduce, by message size.",

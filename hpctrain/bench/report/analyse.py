@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpctrain.bench.environment import BUSY_LOAD
 from hpctrain.bench.report import lost
 from hpctrain.bench.report.findings import Ground, find_findings
 from hpctrain.bench.report.forecast import Forecast, forecast_sizes
@@ -115,6 +116,9 @@ def _size(
         efficiency=efficiency,
         efficiency_rounds=lost.efficiency_spread(measured, baseline),
         mfu=measured.mfu,
+        device_name=measured.samples[0].device_name,
+        params=measured.samples[0].params,
+        work_per_step=measured.work_per_step,
         wire_bytes=wire_bytes(measured.samples[0].params, case.np, settings),
         usd_per_million_tokens=_usd_per_million(measured, plan),
         step_s=measured.step_s, parts_s=measured.parts_s,
@@ -191,6 +195,12 @@ def _warnings(plan: BenchPlan, measured: Sequence[Measured]) -> list[str]:
         warnings.append(
             f"not finished: {missing + unmeasured * plan.repeats} of "
             f"{len(plan.cases) * plan.repeats} trials are still to be measured"
+        )
+    load = str(plan.environment.get("load_before", "")).split()
+    if load and float(load[0]) > BUSY_LOAD:
+        warnings.append(
+            f"the machine was busy before the measurement began: load {load[0]}. Expect spread, "
+            "and repeat it when quiet"
         )
     unparted = [m for m in measured if m.parts_s is None]
     if unparted:

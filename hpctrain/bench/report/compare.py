@@ -23,8 +23,10 @@ SOFTWARE = {
     "hpctrain": "hpctrain", "commit": "commit", "python": "Python", "mpi": "MPI",
     "torch": "torch", "horovod": "Horovod", "date": "date",
 }  # fmt: skip
-# What the settings of two measurements that are compared must have in common.
-SETTINGS = ("model", "data", "train", "optim", "comm", "launch.threads_per_rank")
+# Tables of the settings that must be the same, and what may differ in them.
+ALIKE = ("model", "data", "train")
+MAY_DIFFER = ("steps", "seed", "eval_every_steps", "eval_sequences", "log_every_steps")
+TUNED = ("optim", "comm", "launch")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +56,7 @@ class Comparison:
     Args:
         only_a, only_b: cases that the other one lacks.
         differences: what makes them hard to compare; empty unless that was accepted.
-        changed: what is expected to differ: versions, commit, date.
+        changed: what may differ: versions, commit, date, settings that tune.
     """
 
     cases: tuple[CaseRatio, ...]
@@ -106,7 +108,7 @@ def compare_reports(
         only_a=tuple(key for key in keys_a if key not in keys_b),
         only_b=tuple(key for key in keys_b if key not in keys_a),
         differences=differences,
-        changed=tuple(_changes(SOFTWARE, a.environment, b.environment)),
+        changed=tuple(find_changes(a, b)),
         fail_below=fail_below,
     )
 
@@ -114,10 +116,10 @@ def compare_reports(
 def find_differences(a: Report, b: Report) -> Iterator[str]:
     """Yield what must be the same and is not: hardware, settings, model and unit."""
     yield from _changes(HARDWARE, a.environment, b.environment)
-    yield from _changes(_hosts(a) | _hosts(b), _hosts_values(a), _hosts_values(b))
+    yield from _changes({"hosts": "hosts"}, _hosts(a), _hosts(b))
     tables_a, tables_b = (report.asked.get("config") or {} for report in (a, b))
-    for name in SETTINGS:
-        yield from _setting_changes(name, tables_a, tables_b)
+    for table in ALIKE:
+        yield from _setting_changes(table, tables_a, tables_b)
     yield from _changes({"COMMAND": "COMMAND"}, _options(a), _options(b))
     for key in [size.key for size in a.sizes]:
         both = [next((s for s in report.sizes if s.key == key), None) for report in (a, b)]
@@ -134,11 +136,7 @@ def _compare(a: Size, b: Size, fail_below: float | None) -> CaseRatio:
     )  # fmt: skip
 
 
-def _hosts(report: Report) -> dict[str, str]:
-    return {"hosts": "hosts"} if report.environment.get("hosts") else {}
-
-
-def _hosts_values(report: Report) -> dict[str, Any]:
+def _hosts(report: Report) -> dict[str, Any]:
     """Return what the hosts are, without their names: another node of one kind is the same."""
     hosts = report.environment.get("hosts") or ()
     kinds = [
@@ -154,13 +152,20 @@ def _options(report: Report) -> Mapping[str, Any]:
     return report.asked.get("options") or {}
 
 
+def find_changes(a: Report, b: Report) -> Iterator[str]:
+    """Yield what may differ, for it is what one compares: versions, and settings that tune."""
+    yield from _changes(SOFTWARE, a.environment, b.environment)
+    tables_a, tables_b = (report.asked.get("config") or {} for report in (a, b))
+    for table in TUNED:
+        yield from _setting_changes(table, tables_a, tables_b)
+
+
 def _setting_changes(
-    name: str, tables_a: Mapping[str, Any], tables_b: Mapping[str, Any]
+    table: str, tables_a: Mapping[str, Any], tables_b: Mapping[str, Any]
 ) -> Iterator[str]:
-    table, _, key = name.partition(".")
     a, b = tables_a.get(table) or {}, tables_b.get(table) or {}
-    keys = [key] if key else sorted({*a, *b})
-    yield from _changes({each: f"{table}.{each}" for each in keys}, a, b)
+    keys = sorted({*a, *b} - {*MAY_DIFFER})
+    yield from _changes({key: f"{table}.{key}" for key in keys}, a, b)
 
 
 def _size_changes(a: Size, b: Size) -> Iterator[str]:
@@ -170,9 +175,7 @@ def _size_changes(a: Size, b: Size) -> Iterator[str]:
             yield f"{a.key}: {name.replace('_', ' ')} {one} and {other}"
 
 
-def _changes(
-    names: Mapping[str, str], a: Mapping[str, Any], b: Mapping[str, Any]
-) -> Iterator[str]:
+def _changes(names: Mapping[str, str], a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
     for name, title in names.items():
         if a.get(name) != b.get(name):
             yield f"{title} {a.get(name)} and {b.get(name)}"

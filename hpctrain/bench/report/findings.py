@@ -76,7 +76,9 @@ def _describe(size: Size, ground: Ground) -> Iterator[str]:
     )
     if size.superlinear:
         yield f"That is {size.superlinear}."
-    if size.lost_points is not None:
+    if size.inconclusive:
+        yield f"Nothing can be concluded from that: {size.inconclusive}."
+    elif size.lost_points is not None:
         yield from _describe_loss(size, ground)
 
 

@@ -97,7 +97,7 @@ def _build(
         step=replace(step, negotiates=False),
         topology=Topology(*shape, inter=link, intra=link, algorithm=algorithm),
         link=link,
-        why=f"{origin}, and {backend}'s all-reduces of the same ranks",
+        why=f"{origin}, and all-reduces ({backend}) of the same ranks",
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from hpctrain.bench.report.drawing import COLORS, Plot, draw_plot
 from hpctrain.bench.report.parts import PARTS, TITLES
 from hpctrain.bench.report.result import Report, Size
-from hpctrain.bench.report.words import say_message, say_number, say_percent
+from hpctrain.bench.report.words import say_message, say_number, say_percent, say_ranks
 
 PART_LOOKS = {
     "data": ("sky", ""), "forward": ("blue", ""), "backward": ("green", ""),
@@ -93,9 +93,20 @@ def _rank_axis(axes: Any, report: Report) -> None:
     axes.set_xlabel("ranks")
 
 
+def _say_series(report: Report, say: Callable[[Size], str]) -> str:
+    lines = {
+        name: ", ".join(f"{say_ranks(size.np, size.nodes)} {say(size)}" for size in sizes)
+        for name, sizes in series_of(report).items()
+    }
+    return "; ".join(f"{name}: {words}" for name, words in lines.items())
+
+
 def _rate_alt(report: Report) -> str:
     said = [
-        f"{name}: " + ", ".join(f"{size.np} ranks {say_number(size.rate.median)}" for size in sizes)
+        f"{name}: "
+        + ", ".join(
+            f"{say_ranks(size.np, size.nodes)} {say_number(size.rate.median)}" for size in sizes
+        )
         for name, sizes in series_of(report).items()
     ]
     return f"{report.sizes[0].unit} by number of ranks. " + "; ".join(said) + "."
@@ -121,7 +132,9 @@ def _draw_rate(report: Report, axes: Any) -> None:
 def _efficiency_alt(report: Report) -> str:
     said = [
         f"{name}: "
-        + ", ".join(f"{size.np} ranks {say_percent(size.efficiency, 0)}" for size in sizes)
+        + ", ".join(
+            f"{say_ranks(size.np, size.nodes)} {say_percent(size.efficiency, 0)}" for size in sizes
+        )
         for name, sizes in series_of(report).items()
     ]
     return "Efficiency by number of ranks; ideal is 100 %. " + "; ".join(said) + "."

@@ -18,7 +18,7 @@ ACCUMULATED = 4
 FEW_BUCKETS, MORE_BUCKETS = 4, 8
 HIDDEN = 0.02
 """An exchange that is exposed for no more than this part of a step counts as hidden."""
-WORTH_SAYING = 0.02
+WORTH_SAYING = 0.03
 FASTEST = 1e6
 """How many times a link's speed is looked at."""
 

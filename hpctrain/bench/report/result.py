@@ -26,6 +26,9 @@ class Size:
         speedup: rate over the baseline's, times the baseline's ranks; `np` is ideal.
         efficiency: 0 to 1; of the medians.
         efficiency_rounds: the same round by round.
+        device_name: of the GPUs; None on CPUs.
+        params: parameters of the model; None where unknown.
+        work_per_step: what `unit` counts, in one step of all ranks; None without steps.
         wire_bytes: that each rank sends a step; None where unknown.
         usd_per_million_tokens: None where no price is known.
         parts_s: of the typical step; None where the ranks report none.
@@ -46,6 +49,9 @@ class Size:
     efficiency: float
     efficiency_rounds: Spread
     mfu: float | None
+    device_name: str | None
+    params: int | None
+    work_per_step: float | None
     wire_bytes: int | None
     usd_per_million_tokens: float | None
     step_s: float | None

@@ -43,8 +43,8 @@ def say_seconds(seconds: float | None) -> str:
     >>> say_seconds(1.5), say_seconds(0.0123), say_seconds(4.2e-05)
     ('1.5 s', '12.3 ms', '42 µs')
     """
-    if seconds is None:
-        return UNKNOWN
+    if not seconds:
+        return UNKNOWN if seconds is None else "0 s"
     _, factor, unit = next(row for row in _SECONDS if abs(seconds) >= row[0])
     return f"{say_number(seconds * factor)} {unit}"
 

@@ -51,6 +51,33 @@ def write_report(folder: Path) -> Report:
     return report
 
 
+def report_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files of a report that are there."""
+    paths = (folder / name for name in (PAGE_FILE, MARKDOWN_FILE, JSON_FILE))
+    return tuple(path for path in paths if path.exists())
+
+
+def write_plots(report: Report, folder: Path) -> tuple[Path, ...]:
+    """Write each plot as an SVG file of its own, and return them.
+
+    Raises:
+        BenchError: matplotlib is not installed.
+    """
+    try:
+        from hpctrain.bench.report.plots import draw_plots
+
+        plots = draw_plots(report, standalone=True)
+    except ImportError as missing:
+        raise BenchError(
+            f"{folder}: no plots, got no {missing.name}; expected it to be installed. "
+            "Install it: pip install 'hpctrain[report]'"
+        ) from missing
+    folder.mkdir(parents=True, exist_ok=True)
+    for plot in plots:
+        _write(folder / f"{plot.key}.svg", plot.svg + "\n")
+    return tuple(folder / f"{plot.key}.svg" for plot in plots)
+
+
 def _with_warning(report: Report, warning: str) -> Report:
     from dataclasses import replace
 
