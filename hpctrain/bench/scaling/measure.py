@@ -125,9 +125,9 @@ class Measurement:
         if load > BUSY_LOAD:
             console.warn(f"this machine is busy, load {load:.2f}: expect spread, repeat when quiet")
         total_s = self._remaining_s()
-        each = [self.estimates_s[case.key] for case in plan.cases]
-        low, high = render_duration(min(each)), render_duration(max(each))
-        words = [f"{_count(len(self.trials), 'trial')} of {len(plan.cases)} cases, {low} to {high}"]
+        each = [render_duration(self.estimates_s[case.key]) for case in plan.cases]
+        span = each[0] if each[0] == each[-1] else f"{each[0]} to {each[-1]}"
+        words = [f"{_count(len(self.trials), 'trial')} of {_count(len(each), 'case')}, {span} each"]
         words += [_count(len(self.allreduces), "all-reduce sweep")] if self.allreduces else []
         console.say(f"{', '.join(words)}: about {render_duration(total_s)} in all")
         if plan.usd_per_hour is not None:
