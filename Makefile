@@ -16,7 +16,7 @@ CLUSTER_ARGS ?=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cluster cluster-down test test-deps bench-peers bench-core lint clean
+.PHONY: help setup demo bench cluster cluster-down test test-deps bench-peers bench-core lint clean
 
 help: ## List the targets and variables
 	@echo "Targets:"
@@ -35,6 +35,11 @@ demo: setup ## Train a small transformer on this machine: 2 ranks, mpirun, Horov
 	@$(RUN) data prepare --source stdlib --tokenizer bytes --out data/stdlib-bytes
 	@$(RUN) run --np 2 --config demo --oversubscribe
 	@echo "Next: . .venv/bin/activate; hpctrain preflight; hpctrain run --np 2 -- python your_script.py"
+
+bench: setup ## Measure how the demo scales on this machine, with a report in benches/ (3 min)
+	@test -e data/stdlib-bytes/index.json || \
+	    $(RUN) data prepare --source stdlib --tokenizer bytes --out data/stdlib-bytes
+	@$(RUN) bench --np 1,2 --config demo --oversubscribe
 
 cluster: setup ## Make a cluster and ./hostfile: PROVIDER=lab (on this machine, root) NODES=2
 	@test -e data/stdlib-bytes/index.json || \
@@ -69,8 +74,8 @@ lint: ## Check style and common mistakes
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 
-clean: ## Remove .venv, caches and build leftovers; keep data/ and runs/
+clean: ## Remove .venv, caches and build leftovers; keep data/, runs/, benches/
 	@echo "removes: .venv .cache build dist *.egg-info .pytest_cache .ruff_cache __pycache__"
-	@echo "keeps:   data/ runs/, and built wheels in ~/.cache/hpctrain"
+	@echo "keeps:   data/ runs/ benches/, and built wheels in ~/.cache/hpctrain"
 	@rm -rf .venv .cache build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find hpctrain tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hpctrain import __version__
-from hpctrain.cores import count_cores
-from hpctrain.executor import LocalExecutor
-from hpctrain.launch.find_mpi import find_mpi
-from hpctrain.launch.start import git_commit
+from hpctrain.bench.environment import BUSY_LOAD, probe_load
+from hpctrain.bench.environment import probe_environment as environment
+
+__all__ = ["environment", "quartiles", "ratios", "row", "table", "warn_if_busy", "write_result"]
 
 Values = Mapping[str, Sequence[float]]
-BUSY_LOAD = 0.5
-
-
-def environment(packages: Sequence[str] = (), mpi: bool = True) -> dict[str, str]:
-    """Return what the numbers are measured on; `packages` names those whose version matters."""
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    found = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": cpu[0].partition(": ")[2] if cpu else platform.machine(),
-        "cores": str(count_cores()),
-        "load_before": " ".join(f"{value:.2f}" for value in os.getloadavg()),
-        "python": platform.python_version(),
-        "hpctrain": __version__,
-        "commit": git_commit() or "unknown",
-    }
-    if mpi:
-        library = find_mpi(os.environ, LocalExecutor())
-        found["mpi"] = f"{library.flavour} {library.version}"
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def warn_if_busy() -> None:
     """Say so where other work disturbs the measurement."""
-    load = os.getloadavg()[0]
+    load = probe_load()
     if load > BUSY_LOAD:
         print(f"warning: the machine is busy, load {load:.2f}: expect spread, repeat when quiet")
 

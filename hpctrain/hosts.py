@@ -109,13 +109,12 @@ def parse_host_list(text: str, source: str = "-H") -> HostList:
 
 
 def render_hostfile(hosts: Sequence[Host]) -> str:
-    """Return the hosts as a hostfile that Open MPI and :func:`parse_hostfile` read alike."""
+    """Return the hosts as a hostfile that :func:`parse_hostfile` reads back."""
     lines = []
     for host in hosts:
-        words = [host.name]
-        words += [f"slots={host.slots}"] if host.slots is not None else []
-        words += [f"max_slots={host.max_slots}"] if host.max_slots is not None else []
-        lines.append(" ".join(words))
+        settings = [(key, getattr(host, key)) for key in ("slots", "max_slots", "user", "port")]
+        words = [f"{key}={value}" for key, value in settings if value is not None]
+        lines.append(" ".join([host.name, *words]))
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -1,0 +1,142 @@
+"""What cannot be true never reaches a report, and the error names the measurement."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+from benches import PARTS, foreign_sample, make_case, make_plan, make_sample, store, write_bench
+
+from hpctrain.bench.report.analyse import analyse_bench
+from hpctrain.bench.report.write import write_report
+from hpctrain.errors import BenchError
+
+ONE, TWO = make_case(1), make_case(2)
+
+
+def analyse(*stored, cases=(ONE, TWO)):
+    return analyse_bench(Path("b"), make_plan(cases), stored, {})
+
+
+def change_rank(sample, rank, **values):
+    changed = dataclasses.replace(sample.ranks[rank], **values)
+    ranks = [*sample.ranks]
+    ranks[rank] = changed
+    return dataclasses.replace(sample, ranks=tuple(ranks))
+
+
+@pytest.mark.parametrize("step", [0.0, -0.1, math.nan, math.inf])
+def test_steps_that_take_no_time(step):
+    sample = make_sample(TWO)
+    broken = dataclasses.replace(sample, step_time_s=(0.3, step, 0.3))
+    with pytest.raises(BenchError, match=r"np2-1node, repeat 1 \(b/runs/weak-fp32-np2-1node-2\)"):
+        analyse(store(ONE, make_sample(ONE)), store(TWO, broken, 1))
+
+
+@pytest.mark.parametrize("value", [-1e-6, math.nan])
+def test_parts_that_run_backwards(value):
+    broken = change_rank(make_sample(TWO), 1, data_s=(value,) * 8)
+    with pytest.raises(BenchError, match="time moves backwards: rank 1, data of timed step 1"):
+        analyse(store(TWO, broken))
+
+
+def test_a_part_of_no_time_is_possible_but_not_all_of_them():
+    nothing = dict.fromkeys(PARTS, 0.0)
+    analyse(store(ONE, make_sample(ONE, PARTS | {"data": 0.0})))
+    with pytest.raises(BenchError, match="rank 0 worked for no time at all"):
+        analyse(store(ONE, make_sample(ONE, nothing, other=0.1)))
+
+
+def test_parts_longer_than_the_step():
+    slow = change_rank(make_sample(TWO), 1, backward_s=(0.4,) * 8)
+    with pytest.raises(BenchError, match="rank 1 worked longer than the steps took"):
+        analyse(store(TWO, slow))
+
+
+def test_the_sum_of_parts_may_be_off_by_a_little():
+    analyse(store(TWO, change_rank(make_sample(TWO), 1, backward_s=(0.22,) * 8)))
+
+
+GPU = {
+    "device_name": "NVIDIA H200", "peak_flops": 989e12, "precision": "bf16",
+}  # fmt: skip
+
+
+def gpu_sample(case, mfu):
+    flops = mfu * 989e12 * case.np * 0.35 / (1000 * case.np)
+    return make_sample(case, flops_per_token=flops, **GPU)
+
+
+def test_an_mfu_over_100_percent():
+    case = make_case(1, precision="bf16")
+    with pytest.raises(BenchError, match=r"got an MFU of 101 %; expected at most 100 % of 1 x 989"):
+        analyse(store(case, gpu_sample(case, 1.01)), cases=[case])
+
+
+def test_an_mfu_above_the_achievable_rate_warns():
+    case = make_case(1, precision="bf16")
+    for mfu, warned in ((0.79, False), (0.85, True)):
+        report = analyse(store(case, gpu_sample(case, mfu)), cases=[case])
+        assert report.sizes[0].mfu == pytest.approx(mfu)
+        assert any("MFU 85.0 % is above the 80.3 %" in w for w in report.warnings) is warned
+
+
+def rates(case, *seconds):
+    """Store one repeat for each step time."""
+    return [
+        store(case, make_sample(case, PARTS | {"backward": s - 0.15}), k)
+        for k, s in enumerate(seconds)
+    ]
+
+
+def test_weak_scaling_over_n_beyond_the_spread():
+    with pytest.raises(BenchError, match="np2-1node against weak-fp32-np1-1node") as problem:
+        analyse(*rates(ONE, 0.36, 0.35, 0.37), *rates(TWO, 0.30, 0.31, 0.33))
+    assert "runs/weak-fp32-np2-1node-1" in str(problem.value)
+
+
+def test_weak_scaling_over_n_within_the_spread_is_reported():
+    report = analyse(*rates(ONE, 0.36, 0.33, 0.37), *rates(TWO, 0.30, 0.34, 0.33))
+    assert report.size(TWO.key).efficiency > 1
+
+
+def test_strong_scaling_over_n_is_marked_and_explained():
+    one, two = make_case(1, "strong"), make_case(2, "strong")
+    half = {name: 0.4 * value for name, value in PARTS.items()}
+    report = analyse(
+        store(one, make_sample(one)), store(two, make_sample(two, half)), cases=[one, two]
+    )
+    assert report.size(two.key).efficiency == pytest.approx(1.25)
+    assert "caches" in report.size(two.key).superlinear
+    assert any("caches" in finding for finding in report.findings)
+
+
+@pytest.mark.parametrize("metric", [(), (0.0,), (-3.0,), (math.nan,)])
+def test_metrics_that_are_no_rate(metric):
+    with pytest.raises(BenchError, match=r"nothing was measured|is no rate"):
+        analyse(store(TWO, foreign_sample(2), metric=metric))
+
+
+def test_another_size_or_precision_than_planned():
+    with pytest.raises(BenchError, match="got 1 ranks; expected 2") as problem:
+        analyse(store(TWO, make_sample(ONE)), store(ONE, make_sample(ONE, precision="bf16")))
+    assert "another precision was measured, got bf16; expected fp32" in str(problem.value)
+
+
+def test_nothing_measured_at_all():
+    with pytest.raises(BenchError, match="nothing measured yet"):
+        analyse()
+
+
+def test_no_file_of_an_implausible_report_is_left(tmp_path):
+    good = [store(ONE, make_sample(ONE), k) for k in range(3)]
+    folder = write_bench(tmp_path, make_plan([ONE]), good)
+    write_report(folder)
+    assert {path.name for path in folder.glob("report.*")} == {
+        "report.json", "report.md", "report.html"
+    }  # fmt: skip
+    broken = dataclasses.replace(make_sample(ONE), step_time_s=(-1.0,))
+    write_bench(tmp_path, make_plan([ONE]), [*good, store(ONE, broken, 3)])
+    with pytest.raises(BenchError):
+        write_report(folder)
+    assert list(folder.glob("report.*")) == []
