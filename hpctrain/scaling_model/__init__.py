@@ -1,0 +1,8 @@
+"""How long will a step take on machines that nobody has tried yet? Physics, no curve fits.
+
+Links (`links.py`) between ranks in a shape (`topology.py`) carry buckets of gradients by an
+algorithm (`collectives.py`) while backward still runs (`overlap.py`); the slowest of many ranks
+is waited for (`jitter.py`). `predict.py` adds it up for a `StepModel` (`step.py`), which comes
+from measurements (`calibrate.py`) or from a plan. Pure Python: no numpy, no processes, no files
+but the table of network cards (`instances.py`).
+"""

@@ -1,0 +1,181 @@
+"""How long does a step take on a topology, with which certainty, and what makes it longer?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hpctrain.scaling_model.jitter import expected_maximum
+from hpctrain.scaling_model.overlap import simulate_overlap
+from hpctrain.scaling_model.step import StepModel
+from hpctrain.scaling_model.topology import Topology, allreduce_s
+
+NEGOTIATION_BYTES = 8
+# What the model itself is off by where links and steps are measured; as found by
+# benchmarks/predict.py (benchmarks/results/predict.json): the share of the communication.
+MODEL_ERROR = 0.05
+GROWTH_THAT_COUNTS = 0.002  # of the step, a doubling of the nodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """A predicted step.
+
+    Args:
+        low_s, high_s: the error band of `step_s`; `band` says in words what it is made of.
+        compute_s: data, forward, backward and optimizer of a rank that is not disturbed.
+        exposed_comm_s: what of the exchange does not hide behind backward.
+        waiting_s: for the slowest rank.
+        comm_s: all exchanges, hidden or not; of it `latency_s` and `bandwidth_s`.
+        efficiency: step of a rank alone / step here, with as much work on every rank (weak
+            scaling), 0 to 1; `efficiency_low` and `efficiency_high` at `high_s` and `low_s`.
+        growing_term: what grows most when nodes are doubled: latency, bandwidth, waiting or
+            nothing, with a few words.
+    """
+
+    nodes: int
+    ranks: int
+    step_s: float
+    low_s: float
+    high_s: float
+    compute_s: float
+    exposed_comm_s: float
+    waiting_s: float
+    comm_s: float
+    latency_s: float
+    bandwidth_s: float
+    efficiency: float
+    efficiency_low: float
+    efficiency_high: float
+    growing_term: str
+    band: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepParts:
+    """A step's time as the model has it, without band and words."""
+
+    compute_s: float
+    exposed_comm_s: float
+    waiting_s: float
+    comm_s: float
+    latency_s: float
+    bandwidth_s: float
+
+    @property
+    def step_s(self) -> float:
+        return self.compute_s + self.exposed_comm_s + self.waiting_s
+
+
+def predict_parts(step: StepModel, topology: Topology) -> StepParts:
+    """Return what a step takes, part by part.
+
+    >>> from hpctrain.scaling_model.links import Link
+    >>> from hpctrain.scaling_model.step import BucketModel
+    >>> step = StepModel(0.0, 1.0, 2.0, 0.0, (BucketModel(1e6, 0.5), BucketModel(1e6, 1.0)))
+    >>> wire = Link(0.0, 1e6)
+    >>> predict_parts(step, Topology(2, 1, wire, wire)).exposed_comm_s  # the last bucket's 1 s
+    1.0
+    """
+    n = topology.n
+    if n == 1:
+        return StepParts(
+            compute_s=step.alone_s, exposed_comm_s=0.0, waiting_s=0.0, comm_s=0.0,
+            latency_s=0.0, bandwidth_s=0.0,
+        )  # fmt: skip
+    slower = 1.0 + step.slowdown
+    backward_s = step.backward_s * slower
+    times = [allreduce_s(bucket.bytes_, topology) for bucket in step.buckets]
+    negotiation_s = 0.0
+    if step.negotiates:
+        asking = replace(topology, algorithm="openmpi")
+        negotiation_s = allreduce_s(NEGOTIATION_BYTES, asking).total_s
+    overlap = simulate_overlap(
+        [bucket.ready_fraction * backward_s for bucket in step.buckets],
+        [time.total_s for time in times],
+        backward_s=backward_s, negotiation_s=negotiation_s, cycle_s=step.cycle_s,
+    )  # fmt: skip
+    return StepParts(
+        compute_s=step.data_s + step.computing_s * slower + step.optimizer_s,
+        exposed_comm_s=overlap.exposed_s,
+        waiting_s=step.computing_s * slower * step.jitter_cv * expected_maximum(n),
+        comm_s=sum(time.total_s for time in times),
+        latency_s=sum(time.latency_s for time in times),
+        bandwidth_s=sum(time.bandwidth_s for time in times),
+    )
+
+
+def predict_step(step: StepModel, topology: Topology) -> Prediction:
+    """Return what a step takes on a topology, with its error band."""
+    parts = predict_parts(step, topology)
+    low_s, high_s = (_at_edge(step, topology, sign) for sign in (-1, 1))
+    return Prediction(
+        nodes=topology.nodes, ranks=topology.n, step_s=parts.step_s, low_s=low_s, high_s=high_s,
+        compute_s=parts.compute_s, exposed_comm_s=parts.exposed_comm_s,
+        waiting_s=parts.waiting_s, comm_s=parts.comm_s, latency_s=parts.latency_s,
+        bandwidth_s=parts.bandwidth_s,
+        efficiency=_ratio(step.alone_s, parts.step_s),
+        efficiency_low=_ratio(step.alone_s * (1 - step.error), high_s - _compute_error(step)),
+        efficiency_high=min(1.0, _ratio(step.alone_s, low_s + _compute_error(step))),
+        growing_term=find_growing_term(step, topology), band=describe_band(step, topology),
+    )  # fmt: skip
+
+
+def predict_curve(step: StepModel, topologies: Sequence[Topology]) -> tuple[Prediction, ...]:
+    """Return a prediction for each topology."""
+    return tuple(predict_step(step, topology) for topology in topologies)
+
+
+def find_growing_term(step: StepModel, topology: Topology) -> str:
+    """Return what makes the step longer when the nodes (or the ranks of the one node) double."""
+    doubled = replace(topology, nodes=2 * topology.nodes)
+    if topology.nodes == 1 and topology.ranks_per_node > 1:
+        doubled = replace(topology, nodes=2)
+    now, then = (predict_parts(step, each) for each in (topology, doubled))
+    if then.step_s - now.step_s < GROWTH_THAT_COUNTS * now.step_s:
+        return "nothing"
+    exposed_s = then.exposed_comm_s - now.exposed_comm_s
+    if then.waiting_s - now.waiting_s >= exposed_s:
+        return "waiting: the slowest of more ranks"
+    if then.latency_s - now.latency_s >= then.bandwidth_s - now.bandwidth_s:
+        return "latency: more messages one after the other"
+    return "bandwidth: gradients that do not hide behind backward"
+
+
+def describe_band(step: StepModel, topology: Topology) -> str:
+    """Say what the error band is made of."""
+    words = []
+    for name, link, used in (
+        ("between nodes", topology.inter, topology.nodes > 1),
+        ("within a node", topology.intra, topology.ranks_per_node > 1),
+    ):
+        if used:
+            words.append(f"link {name} ±{link.error:.0%} ({link.source or 'no source given'})")
+    words.append(f"compute ±{step.error:.0%} ({step.source or 'no source given'})")
+    words.append(f"the model itself ±{MODEL_ERROR:.0%} of what is communicated")
+    return "; ".join(words)
+
+
+def _at_edge(step: StepModel, topology: Topology, sign: int) -> float:
+    """Return the step's time at the lower (-1) or upper (1) edge of the error band."""
+    edge = replace(
+        topology,
+        inter=topology.inter.scaled(_factor(topology.inter.error, sign)),
+        intra=topology.intra.scaled(_factor(topology.intra.error, sign)),
+    )
+    parts = predict_parts(step, edge)
+    jitter_s = parts.waiting_s * 0.5 * sign  # the slowest of n itself varies; see the docs
+    return max(0.0, parts.step_s + sign * _compute_error(step) + jitter_s)
+
+
+def _factor(error: float, sign: int) -> float:
+    whole = (1.0 + error) * (1.0 + MODEL_ERROR)
+    return whole if sign < 0 else 1.0 / whole
+
+
+def _compute_error(step: StepModel) -> float:
+    return step.error * step.computing_s
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else 1.0
