@@ -7,7 +7,12 @@ import importlib
 import click
 
 # name → (module, one line for --help).
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "predict": (
+        "hpctrain.cli.bench_predict",
+        "What to expect on more nodes, and other networks.",
+    ),
+}
 DEFAULT = "scaling"
 _OWN_OPTIONS = ("-h", "--help")
 

@@ -96,17 +96,20 @@ def _recursive_doubling(bytes_: float, n: int) -> tuple[Round, ...]:
 def _rabenseifner(bytes_: float, n: int) -> tuple[Round, ...]:
     """Reduce-scatter by halving, then all-gather by doubling (Rabenseifner 2004).
 
-    Beyond a power of two, Open MPI has pairs swap halves, join them, and in the end pass on all
-    of it: twice the data once more, so that three ranks send more than four.
+    Beyond a power of two, Open MPI has `rest` pairs swap halves, join them, and in the end pass
+    on all of it. Meanwhile a rank without such a pair has sent its first part to one that has,
+    over the same link. So three ranks take more than twice as long as four.
 
     >>> sum(r.bytes_ * r.count for r in _rabenseifner(1.0, 4))
     1.5
     >>> sum(r.bytes_ * r.count for r in _rabenseifner(1.0, 3))
-    3.0
+    3.5
     """
     power = 1 << (n.bit_length() - 1)
-    halves = [bytes_ / 2**k for k in range(1, power.bit_length())]
-    steps = [Round(part, 2) for part in halves]
-    if n > power:
-        steps = [Round(bytes_ / 2, 2), *steps, Round(bytes_)]
-    return tuple(steps)
+    rest = n - power
+    steps = [Round(bytes_ / 2**k, 2) for k in range(1, power.bit_length())]
+    if not rest:
+        return tuple(steps)
+    first_meeting = rest & -rest  # the lowest bit in which a paired and a free rank differ
+    early = Round(bytes_ / (2 * first_meeting))
+    return (Round(bytes_ / 2, 2), early, *steps, Round(bytes_))
