@@ -19,6 +19,7 @@ class Offer:
     """A way to rent the GPUs; machines alone, without disks, traffic and taxes.
 
     Args:
+        gpus: of one machine.
         on_demand_usd_per_hour, spot_usd_per_hour: of one machine; None where unknown.
         source: of the on-demand price, with its date.
         spot_source: of the spot price, or what is known where there is none.
@@ -26,6 +27,7 @@ class Offer:
 
     provider: str
     machine: str
+    gpus: int
     machines: int
     on_demand_usd_per_hour: float
     spot_usd_per_hour: float | None
@@ -57,8 +59,8 @@ def find_offers(
     found = []
     for provider in ("aws", "gcp"):
         offers = list(_offers(table, provider, gpu, gpus, gpus_per_node, instance))
-        exact = [offer for offer, size in offers if size == gpus_per_node]
-        fitting = exact or [offer for offer, _ in offers]
+        exact = [offer for offer in offers if offer.gpus == gpus_per_node]
+        fitting = exact or offers
         found += [min(fitting, key=lambda each: each.on_demand_usd(1.0))] if fitting else []
     return tuple(sorted(found, key=lambda each: each.on_demand_usd(1.0)))
 
@@ -73,26 +75,27 @@ def priced_machines(table: Mapping[str, Any], gpu: Gpu) -> Iterator[tuple[str, s
 def _offers(
     table: Mapping[str, Any], provider: str, gpu: Gpu, gpus: int, gpus_per_node: int,
     instance: str | None,
-) -> Iterator[tuple[Offer, int]]:  # fmt: skip
-    """Yield each machine's offer and its number of GPUs."""
+) -> Iterator[Offer]:  # fmt: skip
+    """Yield an offer for each machine."""
     for cloud, machine, size in priced_machines(table, gpu):
         wanted = machine == instance if instance else size >= min(gpus_per_node, gpus)
         if cloud == provider and wanted:
             price = table[provider]["machines"][machine]
-            yield _offer(table, provider, machine, -(-gpus // size), price), size
+            yield _offer(table, provider, machine, size, -(-gpus // size), price)
     attached = _ATTACHED.get(gpu.name)
     if provider == "gcp" and instance is None and attached in table["gcp"].get("gpus", {}):
         price = table["gcp"]["machines"][_ATTACHED_TO] + table["gcp"]["gpus"][attached]
-        yield _offer(table, "gcp", f"{_ATTACHED_TO} + {attached}", gpus, price), 1
+        yield _offer(table, "gcp", f"{_ATTACHED_TO} + {attached}", 1, gpus, price)
 
 
 def _offer(
-    table: Mapping[str, Any], provider: str, machine: str, machines: int, usd_per_hour: float
-) -> Offer:
+    table: Mapping[str, Any], provider: str, machine: str, gpus: int, machines: int,
+    usd_per_hour: float,
+) -> Offer:  # fmt: skip
     seen = table[provider].get("seen", {}).get(machine)
     spot = table[provider].get("spot", {}).get(machine)
     return Offer(
-        provider=provider, machine=machine, machines=machines,
+        provider=provider, machine=machine, gpus=gpus, machines=machines,
         on_demand_usd_per_hour=usd_per_hour,
         spot_usd_per_hour=None if spot is None else spot["usd_per_hour"],
         source=f"prices.toml, list price as of {table['as_of']}"

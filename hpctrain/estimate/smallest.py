@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
-from hpctrain.errors import ConfigError
 from hpctrain.estimate.plan import Estimate, plan_estimate
 from hpctrain.estimate.quantities import render_count, render_duration, render_usd
 
@@ -69,29 +69,56 @@ def find_smallest(estimate: Estimate, goals: Goals) -> tuple[Estimate | None, st
     The micro-batch stays. The global batch stays where it was asked for, so that each GPU gets
     less of it; else it grows with the GPUs.
     """
-    best: Estimate | None = None
-    nodes = 0
-    for nodes in range(1, MOST_NODES + 1):
-        try:
-            candidate = _at(estimate, nodes)
-        except ConfigError:  # fewer sequences than GPUs
-            nodes -= 1
-            break
+    most = _most_nodes(estimate)
+    for nodes in range(_least_nodes(estimate, goals), most + 1):
+        candidate = _at(estimate, nodes)
         if meets(candidate, goals):
             return candidate, _words_of(candidate)
-        if best is None or candidate.expected_s < best.expected_s:
-            best = candidate
-    if best is None:
+    if not most:
         return None, "none: the global batch has fewer sequences than one node has GPUs"
-    why = "" if nodes == MOST_NODES else (
+    grid = [2**power for power in range(most.bit_length())]
+    best = min((_at(estimate, nodes) for nodes in (*grid, most)), key=lambda each: each.expected_s)
+    why = "" if most == MOST_NODES else (
         f" (the global batch of {estimate.job.global_sequences} sequences has none for more)"
     )  # fmt: skip
     return None, (
-        f"none, up to {nodes:,} nodes{why}: the quickest, {best.cluster.nodes:,} nodes, takes "
+        f"none, up to {most:,} nodes{why}: the quickest tried, {best.cluster.nodes:,} nodes, takes "
         f"{render_duration(best.expected_s)}"
         + (f" and {render_usd(best.usd)}" if best.usd is not None else "")
         + ("" if best.fits else ", and memory does not suffice on any")
     )
+
+
+def _most_nodes(estimate: Estimate) -> int:
+    """Return how many nodes the global batch has sequences for, up to MOST_NODES."""
+    sequences = estimate.job.global_sequences
+    if sequences is None:
+        return MOST_NODES
+    return min(MOST_NODES, sequences // estimate.cluster.gpus_per_node)
+
+
+def _least_nodes(estimate: Estimate, goals: Goals) -> int:
+    """Return how many nodes it takes at least: without exchange and failures.
+
+    More than MOST_NODES where no number of them can be cheap enough.
+    """
+    cluster, speed = estimate.cluster, estimate.speed
+    node_tokens_per_s = speed.tokens_per_s / speed.efficiency / cluster.nodes
+    rates = [goals.tokens_per_s or 0.0]
+    if goals.deadline_s is not None:
+        rates.append(estimate.job.tokens / goals.deadline_s)
+    if goals.budget_usd is not None and (usd := _least_usd_per_gpu_hour(estimate)) is not None:
+        hours = estimate.job.tokens / node_tokens_per_s / 3600 * cluster.gpus_per_node
+        if usd * hours > goals.budget_usd:
+            return MOST_NODES + 1
+    return max(1, math.ceil(max(rates) / node_tokens_per_s))
+
+
+def _least_usd_per_gpu_hour(estimate: Estimate) -> float | None:
+    if estimate.assumptions.usd_per_gpu_hour is not None:
+        return estimate.assumptions.usd_per_gpu_hour
+    prices = [offer.on_demand_usd_per_hour / offer.gpus for offer in estimate.offers]
+    return min(prices, default=None)
 
 
 def _at(estimate: Estimate, nodes: int) -> Estimate:

@@ -185,28 +185,14 @@ def accumulation_for(job: Job, cluster: Cluster, mfu: MfuFigure, efficiency: flo
     The exchange takes as long whatever the step, so what it exposes must be 1/efficiency - 1 of
     the computing: accum ≥ exposed / micro-batch · efficiency / (1 - efficiency).
     """
-    step = model_step(job, cluster, mfu)
-    parts = predict_parts(step, cluster.topology)
-    exposed_s = parts.step_s - step.alone_s
-    micro_s = step.forward_s + step.backward_s
-    needed = exposed_s / micro_s * efficiency / (1 - efficiency)
-    return max(step.accum, math.ceil(needed - 1e-9))
+    whole = with_accumulation(job, cluster, 1)
+    step = model_step(whole, cluster, mfu)
+    exposed_s = predict_parts(step, cluster.topology).step_s - step.alone_s
+    needed = exposed_s / step.alone_s * efficiency / (1 - efficiency)
+    return max(1, math.ceil(needed - 1e-9))
 
 
 def with_accumulation(job: Job, cluster: Cluster, accum: int) -> Job:
     """Return the job with so many micro-batches a step, each as large as before."""
     micro_batch = job.load(cluster.gpus).micro_batch
-    return replace(
-        job, accum=accum, global_sequences=None, rank_sequences=accum * micro_batch,
-    )  # fmt: skip
-
-
-def resize(job: Job, gpus: int, micro_batch: int) -> Job:
-    """Return the job as `gpus` ranks do it: the global batch stays, and with it the micro-batch
-    as far as it goes.
-
-    Raises:
-        ConfigError: there are fewer sequences than GPUs.
-    """
-    sequences = job.sequences_per_rank(gpus)
-    return replace(job, accum=max(1, -(-sequences // micro_batch)))
+    return replace(job, accum=accum, global_sequences=None, rank_sequences=accum * micro_batch)
