@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from hpctrain.config import Config, load_config
 from hpctrain.config.schema import DEFAULT_BATCH_SIZE_PER_RANK
-from hpctrain.errors import ConfigError, HpctrainError, raise_all
+from hpctrain.errors import EXIT_USAGE, ConfigError, HpctrainError, raise_all
 from hpctrain.estimate.gpus import Gpu
 from hpctrain.estimate.quantities import parse_count
 from hpctrain.estimate.speed import Job, job_of
@@ -53,10 +53,12 @@ class Errors:
     messages: list[str] = field(default_factory=list)
 
     def attempt(self, function: Callable[..., T], *arguments: Any) -> T | None:
-        """Return what a function returns; None where it raises, which is kept."""
+        """Return what a function returns; None where what was asked is wrong, which is kept."""
         try:
             return function(*arguments)
         except HpctrainError as problem:
+            if problem.exit_code != EXIT_USAGE:
+                raise
             self.messages += problem.messages
             return None
 

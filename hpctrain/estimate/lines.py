@@ -96,7 +96,7 @@ def _cluster(estimate: Estimate) -> Iterator[Line]:
             key="link_bytes_per_s",
             name="link of a node",
             value=link.bandwidth_bytes_per_s,
-            text=f"{link.bandwidth_bytes_per_s / 1e9:.3g} GB/s, {link.latency_s * 1e6:g} us",
+            text=f"{link.bandwidth_bytes_per_s / 1e9:.3g} GB/s, {link.latency_s * 1e3:g} ms",
             source=link.source,
         )
     chosen = " (accumulation: the least that fits)" if estimate.assumptions.chooses_accum else ""

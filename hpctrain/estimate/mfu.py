@@ -153,7 +153,8 @@ def _samples(folder: Path) -> Iterator[tuple[str, Sample, bool]]:
                 sample = read_sample(path.parent, WARMUP_STEPS)
                 yield str(path.parent), sample, _recomputed(path.parent)
                 continue
-            for line in reversed(path.read_text(encoding="utf-8").splitlines()):
+            # Its last line may be half one, from a bench that was killed.
+            for line in reversed(path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()):
                 record = json.loads(line)
                 run = path.parent / record["run"]
                 yield str(run), sample_from_json(record["sample"]), _recomputed(run)

@@ -43,6 +43,7 @@ def resolve_request(asked: Asked) -> Request:
 
     Raises:
         ConfigError: naming everything that is wrong or missing.
+        BenchError: a measured run that would be taken claims over 100 % MFU.
     """
     errors = Errors()
     kind = errors.attempt(find_node_kind, asked.instance) if asked.instance else None

@@ -77,14 +77,14 @@ def print_estimate(
     console.print(table)
     console.print()
     for note in notes:
-        console.print(f"note      {note}", soft_wrap=True)
+        console.print(f"note        {note}", soft_wrap=True)
     for verdict in verdicts:
         word, style = ("holds", "green") if verdict.holds else ("no", "bold red")
-        console.print(f"{verdict.goal:<10}{word}: {verdict.words}", style=style, soft_wrap=True)
+        console.print(f"{verdict.goal:<12}{word}: {verdict.words}", style=style, soft_wrap=True)
         if verdict.advice:
-            console.print(f"{'':<10}try: {verdict.advice}", soft_wrap=True)
+            console.print(f"{'':<12}try: {verdict.advice}", soft_wrap=True)
     for words in advice:
-        console.print(f"{'advice':<10}{words}", soft_wrap=True)
+        console.print(f"{'advice':<12}{words}", soft_wrap=True)
 
 
 def print_sweep(found: Sweep, has_goals: bool) -> None:

@@ -18,6 +18,7 @@ from hpctrain.estimate.speed import accumulation_for, with_accumulation
 
 # Below this a hint names the accumulation that would reach it.
 GOOD_EFFICIENCY = 0.85
+LARGE_BUCKET_MB = 200.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,14 +52,21 @@ def judge(estimate: Estimate, goals: Goals) -> tuple[Verdict, ...]:
 
 def hint_accumulation(estimate: Estimate, efficiency: float) -> str:
     """Return which accumulation reaches an efficiency, and what it does to the batch."""
-    job, cluster = estimate.job, estimate.cluster
-    accum = accumulation_for(job, cluster, estimate.assumptions.mfu, efficiency)
+    job, cluster, mfu = estimate.job, estimate.cluster, estimate.assumptions.mfu
+    accum = accumulation_for(job, cluster, mfu, efficiency)
     then = with_accumulation(job, cluster, accum)
+    # Fewer messages and fewer bytes: both shorten the exchange itself.
+    lighter = replace(job, bucket_mb=max(job.bucket_mb, LARGE_BUCKET_MB), compression="fp16")
+    with_less = accumulation_for(lighter, cluster, mfu, efficiency)
+    also = (
+        f"; with comm.bucket_mb={lighter.bucket_mb:g} and comm.compression=fp16, {with_less} suffice"
+        if with_less < accum else ""
+    )  # fmt: skip
     return (
         f"accumulate {accum} micro-batches a step (train.grad_accum_steps, now {job.accum}): "
         f"{efficiency:.0%}, with a global batch of "
         f"{render_count(then.tokens_per_step(cluster.gpus))} tokens in place of "
-        f"{render_count(estimate.speed.tokens_per_step)}"
+        f"{render_count(estimate.speed.tokens_per_step)}{also}"
     )
 
 
