@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-from hpctrain.estimate.goodput import FAILURE_GPU_HOURS
+from hpctrain.estimate.line import Line
+from hpctrain.estimate.lines_of_plan import describe_checkpoints, describe_money
 from hpctrain.estimate.load import SIXTEEN_BIT
 from hpctrain.estimate.memory import RESERVE_BYTES
 from hpctrain.estimate.plan import Estimate
@@ -14,38 +13,22 @@ from hpctrain.estimate.quantities import (
     render_bytes,
     render_count,
     render_duration,
-    render_usd,
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
-    """One figure.
-
-    Args:
-        value: in the unit that `key` ends with, or without one.
-        text: the same for people.
-        source: formula, measurement, publication or assumption.
-    """
-
-    group: str
-    key: str
-    name: str
-    value: Any
-    text: str
-    source: str
+from hpctrain.estimate.speed import model_step
+from hpctrain.scaling_model.predict import predict_step
 
 
 def describe(estimate: Estimate) -> tuple[Line, ...]:
     """Return every line of an estimate."""
     return (
         *_model(estimate), *_cluster(estimate), *_memory(estimate), *_speed(estimate),
-        *_time(estimate), *_checkpoints(estimate), *_money(estimate),
+        *_time(estimate), *describe_checkpoints(estimate), *describe_money(estimate),
     )  # fmt: skip
 
 
 def _model(estimate: Estimate) -> Iterator[Line]:
     size, cost, tokens = estimate.job.size, estimate.cost, estimate.job.tokens
+    positions = "s·d + " if size.position == "learned" else ""
     shape = f"{size.num_layers} layers, d {size.d_model}, vocabulary {size.vocab_size:,}"
     yield Line(
         group="model",
@@ -53,7 +36,7 @@ def _model(estimate: Estimate) -> Iterator[Line]:
         name="parameters",
         value=cost.params,
         text=render_count(cost.params),
-        source=f"V·d + L·(12·d² + 2·d) + d, {shape}",
+        source=f"V·d + {positions}L·(12·d² + 2·d) + d, {shape}",
     )
     yield Line(
         group="model",
@@ -150,8 +133,8 @@ def _speed(estimate: Estimate) -> Iterator[Line]:
         name="scaling efficiency",
         value=speed.efficiency,
         text=f"{speed.efficiency:.1%}",
-        source=f"scaling model: of a step {render_duration(speed.step_s)} with "
-        f"{render_duration(speed.exposed_s)} of exchange that does not hide; no stragglers",
+        source=f"scaling model{_band(estimate)}: of a step of {render_duration(speed.step_s)} "
+        f"{render_duration(speed.exposed_s)} is exchange that does not hide; no stragglers",
     )
     yield Line(
         group="speed",
@@ -162,6 +145,15 @@ def _speed(estimate: Estimate) -> Iterator[Line]:
         source=f"{render_count(speed.tokens_per_s / estimate.cluster.gpus)} a GPU; the ceiling at "
         f"100 % MFU is {render_count(speed.ceiling_tokens_per_s)}",
     )
+
+
+def _band(estimate: Estimate) -> str:
+    """Return between which efficiencies the truth lies, by what is known of the link."""
+    if estimate.cluster.gpus == 1:
+        return ""
+    step = model_step(estimate.job, estimate.cluster, estimate.assumptions.mfu)
+    found = predict_step(step, estimate.cluster.topology)
+    return f", {found.efficiency_low:.0%} to {found.efficiency_high:.0%}"
 
 
 def _time(estimate: Estimate) -> Iterator[Line]:
@@ -185,72 +177,3 @@ def _time(estimate: Estimate) -> Iterator[Line]:
         group="time", key="gpu_hours", name="GPU-hours", value=estimate.gpu_hours,
         text=f"{estimate.gpu_hours:,.0f}", source="GPUs, with failures",
     )  # fmt: skip
-
-
-def _checkpoints(estimate: Estimate) -> Iterator[Line]:
-    plan, cost = estimate.goodput, estimate.cost
-    storage = estimate.assumptions.storage_bytes_per_s / 1e9
-    yield Line(
-        group="checkpoints",
-        key="checkpoint_bytes",
-        name="size",
-        value=cost.checkpoint_bytes,
-        text=render_bytes(cost.checkpoint_bytes),
-        source="12·N: fp32 weights and two moments (docs/checkpoints.md)",
-    )
-    yield Line(
-        group="checkpoints",
-        key="interval_s",
-        name="best interval",
-        value=plan.interval_s,
-        text=render_duration(plan.interval_s),
-        source=f"checkpoint.every_steps={estimate.interval_steps}: "
-        + ("the write's own time, longer than " if plan.bound_by_write else "")
-        + f"√(2·C·M) (Young, Daly): C = {render_duration(plan.stall_s)} stall, the write takes "
-        f"{render_duration(plan.write_s)} at {storage:g} GB/s (--storage)",
-    )
-    yield Line(
-        group="checkpoints",
-        key="failure_s",
-        name="between failures",
-        value=plan.failure_s,
-        text=render_duration(plan.failure_s),
-        source=f"M = {FAILURE_GPU_HOURS:,.0f} GPU-hours / GPUs (Llama 3: 419 in 54 days on 16,384)",
-    )
-    yield Line(
-        group="checkpoints", key="goodput", name="goodput", value=plan.share,
-        text=f"{plan.share:.2%}",
-        source=f"stalls, half an interval and {render_duration(plan.restart_s)} restart a failure",
-    )  # fmt: skip
-
-
-def _money(estimate: Estimate) -> Iterator[Line]:
-    hours = estimate.expected_s / 3600
-    own = estimate.assumptions.usd_per_gpu_hour
-    if own is not None:
-        yield Line(
-            group="money", key="own_usd", name="your price", value=own * estimate.gpu_hours,
-            text=render_usd(own * estimate.gpu_hours),
-            source=f"{render_usd(own)} a GPU-hour, given",
-        )  # fmt: skip
-    for offer in estimate.offers:
-        what = f"{offer.machines} x {offer.machine}"
-        on_demand = offer.on_demand_usd(hours)
-        yield Line(
-            group="money", key=f"{offer.provider}_on_demand_usd",
-            name=f"{offer.provider} on demand", value=on_demand, text=render_usd(on_demand),
-            source=f"{what}, ${offer.on_demand_usd_per_hour:g}/h each: {offer.source}",
-        )  # fmt: skip
-        spot = offer.spot_usd(hours)
-        yield Line(
-            group="money", key=f"{offer.provider}_spot_usd", name=f"{offer.provider} spot",
-            value=spot, text="unknown" if spot is None else render_usd(spot),
-            source=offer.spot_source if spot is None
-            else f"${offer.spot_usd_per_hour:g}/h each: {offer.spot_source}",
-        )  # fmt: skip
-    if not estimate.offers:
-        gpu = estimate.cluster.gpu.name
-        yield Line(
-            group="money", key="usd", name="price", value=None, text="unknown",
-            source=f"no machine with {gpu} has a price in prices.toml; --usd-per-gpu-hour",
-        )  # fmt: skip

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hpctrain.estimate.lines import Line, describe
+from hpctrain.estimate.line import Line
+from hpctrain.estimate.lines import describe
 from hpctrain.estimate.plan import Estimate
 from hpctrain.estimate.quantities import render_count, render_duration, render_usd
 from hpctrain.estimate.verdict import Verdict

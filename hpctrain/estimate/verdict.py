@@ -59,7 +59,7 @@ def hint_accumulation(estimate: Estimate, efficiency: float) -> str:
     lighter = replace(job, bucket_mb=max(job.bucket_mb, LARGE_BUCKET_MB), compression="fp16")
     with_less = accumulation_for(lighter, cluster, mfu, efficiency)
     also = (
-        f"; with comm.bucket_mb={lighter.bucket_mb:g} and comm.compression=fp16, {with_less} suffice"
+        f"; {with_less} with comm.bucket_mb={lighter.bucket_mb:g} and comm.compression=fp16"
         if with_less < accum else ""
     )  # fmt: skip
     return (
