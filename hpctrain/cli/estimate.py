@@ -114,6 +114,11 @@ Exit codes: 0 the plan holds; 1 memory, deadline, budget, rate or efficiency doe
     "else 100gbit,20us, which is an assumption.",
 )
 @click.option(
+    "--intra-link",
+    metavar="RATE,LATENCY",
+    help="Between two GPUs of a node. Default: the GPU's NVLink, else PCIe.",
+)
+@click.option(
     "--mfu",
     metavar="SHARE",
     help="What part of its peak a GPU computes, e.g. 0.45. Default: of the newest fitting "
@@ -195,7 +200,8 @@ def _sweep(asked: Asked, *, as_json: bool) -> int:
         name
         for name, value in (
             ("--gpus", asked.gpus), ("--gpus-per-node", asked.gpus_per_node),
-            ("--link", asked.link), ("--tokens-per-s", asked.tokens_per_s),
+            ("--link", asked.link), ("--intra-link", asked.intra_link),
+            ("--tokens-per-s", asked.tokens_per_s),
         ) if value is not None
     ]  # fmt: skip
     if ignored:

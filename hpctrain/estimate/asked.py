@@ -35,6 +35,7 @@ class Asked:
     gpus_per_node: int | None = None
     instance: str | None = None
     link: str | None = None
+    intra_link: str | None = None
     mfu: str | None = None
     deadline: str | None = None
     budget: str | None = None
@@ -109,8 +110,11 @@ def read_config(asked: Asked, gpu: Gpu | None) -> Config:
     return config
 
 
-def read_job(asked: Asked, config: Config) -> Job:
+def read_job(asked: Asked, config: Config, gpus: int | None = None) -> Job:
     """Return the job, its tokens from the options or else from the configuration.
+
+    Args:
+        gpus: how many there are; None where that is not known.
 
     Raises:
         ConfigError: no tokens, or a batch that is no whole number of sequences.
@@ -128,8 +132,13 @@ def read_job(asked: Asked, config: Config) -> Job:
     job = job_of(config, size, 1, DEFAULT_BATCH_SIZE_PER_RANK)
     if sequences is not None:
         job = replace(job, global_sequences=sequences)
-    in_steps = config.train.steps * job.tokens_per_step(asked.gpus or 1)
-    return replace(job, tokens=tokens or config.train.tokens or in_steps)
+    tokens = tokens or config.train.tokens
+    if tokens is None and gpus is None and job.global_sequences is None:
+        raise ConfigError(
+            "--tokens: not given, and what the configuration's steps come to depends on the number "
+            "of GPUs; expected how many to train on, e.g. 100B."
+        )
+    return replace(job, tokens=tokens or config.train.steps * job.tokens_per_step(gpus or 1))
 
 
 def parse_batch(text: str, seq_len: int) -> int:

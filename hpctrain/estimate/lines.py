@@ -133,8 +133,9 @@ def _speed(estimate: Estimate) -> Iterator[Line]:
         name="scaling efficiency",
         value=speed.efficiency,
         text=f"{speed.efficiency:.1%}",
-        source=f"scaling model{_band(estimate)}: of a step of {render_duration(speed.step_s)} "
-        f"{render_duration(speed.exposed_s)} is exchange that does not hide; no stragglers",
+        source=f"scaling model{_band(estimate)}: of a step of {render_duration(speed.step_s)}, "
+        f"{render_duration(speed.exposed_s)} wait for the exchange and "
+        f"{render_duration(speed.waiting_s)} for the slowest rank",
     )
     yield Line(
         group="speed",

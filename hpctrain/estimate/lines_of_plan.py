@@ -28,7 +28,11 @@ def describe_checkpoints(estimate: Estimate) -> Iterator[Line]:
         name="best interval",
         value=plan.interval_s,
         text=render_duration(plan.interval_s),
-        source=f"checkpoint.every_steps={estimate.interval_steps}: "
+        source=(
+            f"checkpoint.every_steps={estimate.interval_steps}: "
+            if estimate.interval_steps < estimate.steps
+            else "longer than the run: "
+        )
         + ("the write's own time, longer than " if plan.bound_by_write else "")
         + f"√(2·C·M) (Young, Daly): C = {render_duration(plan.stall_s)} stall, the write takes "
         f"{render_duration(plan.write_s)} at {storage:g} GB/s (--storage)",

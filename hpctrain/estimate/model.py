@@ -8,7 +8,6 @@ from hpctrain.train.flops import flops_per_token
 from hpctrain.train.presets import ModelSize, count_parameters
 
 CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32: the weight and AdamW's two moments
-GRADIENT_BYTES = 4  # fp32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,19 +37,3 @@ def cost_model(size: ModelSize) -> ModelCost:
         flops_per_token=flops_per_token(size),
         checkpoint_bytes=float(CHECKPOINT_BYTES_PER_PARAMETER * params),
     )
-
-
-def gradient_bytes_by_parameter(size: ModelSize) -> tuple[float, ...]:
-    """Return the bytes of each parameter's gradient, in the order of the forward pass.
-
-    >>> from hpctrain.config.schema import ModelConfig
-    >>> from hpctrain.train.presets import resolve_model
-    >>> tiny = resolve_model(ModelConfig())
-    >>> sum(gradient_bytes_by_parameter(tiny)) == 4 * count_parameters(tiny)
-    True
-    """
-    d = size.d_model
-    positions = [size.seq_len * d] if size.position == "learned" else []
-    block = [d, 3 * d * d, d * d, d, 4 * d * d, 4 * d * d]
-    numels = [size.vocab_size * d, *positions, *(block * size.num_layers), d]
-    return tuple(float(GRADIENT_BYTES * numel) for numel in numels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpctrain.clusters.cloud.machines import read_machines
 from hpctrain.errors import ConfigError, did_you_mean, raise_all
@@ -52,8 +52,11 @@ def find_node_kind(name: str) -> NodeKind:
     wanted = name.strip().lower()
     if wanted in instance_names():
         found = find_instance(wanted)
+        limits = f"; one TCP flow has {found.flow_gbit:g} Gbit/s" if found.flow_gbit else ""
+        limits += "; the rate holds for a short time only" if found.bursts else ""
         return NodeKind(
-            name=wanted, gpu=find_gpu(found.gpu), gpus=found.gpus, inter=found.link,
+            name=wanted, gpu=find_gpu(found.gpu), gpus=found.gpus,
+            inter=replace(found.link, source=found.link.source + limits),
             intra=found.intra,
         )  # fmt: skip
     for (_, machine), facts in read_machines().items():
@@ -69,8 +72,9 @@ def find_node_kind(name: str) -> NodeKind:
 
 
 def plan_cluster(
-    gpu: Gpu, gpus: int | None, gpus_per_node: int | None, kind: NodeKind | None, link: str | None
-) -> Cluster:
+    gpu: Gpu, gpus: int | None, gpus_per_node: int | None, kind: NodeKind | None,
+    link: str | None, intra_link: str | None = None,
+) -> Cluster:  # fmt: skip
     """Return the cluster; what was not said is chosen as the options' help says.
 
     Raises:
@@ -88,17 +92,28 @@ def plan_cluster(
         errors.append(
             f"--gpus-per-node: {kind.name} has fewer, got {each}; expected at most {kind.gpus}."
         )
-    inter = None
+    inter = intra = None
     try:
         inter = _inter(kind, link)
     except ConfigError as problem:
         errors += problem.messages
+    try:
+        intra = _intra(gpu, kind, intra_link)
+    except ConfigError as problem:
+        errors += problem.messages
     raise_all(ConfigError, errors)
     assert inter is not None
+    assert intra is not None
     return Cluster(
-        gpu=gpu, nodes=total // each, gpus_per_node=each, inter=inter,
-        intra=kind.intra if kind else gpu.between, instance=kind.name if kind else None,
+        gpu=gpu, nodes=total // each, gpus_per_node=each, inter=inter, intra=intra,
+        instance=kind.name if kind else None,
     )  # fmt: skip
+
+
+def _intra(gpu: Gpu, kind: NodeKind | None, link: str | None) -> Link:
+    if link is not None:
+        return as_line_rate(parse_link(link, "--intra-link"))
+    return kind.intra if kind else gpu.between
 
 
 def _inter(kind: NodeKind | None, link: str | None) -> Link:

@@ -53,13 +53,14 @@ def resolve_request(asked: Asked) -> Request:
         errors.messages.append("--gpus: not given; expected how many in all. Write e.g. --gpus 8.")
     elif gpu is not None:
         cluster = errors.attempt(
-            plan_cluster, gpu, asked.gpus, asked.gpus_per_node, kind, asked.link
+            plan_cluster, gpu, asked.gpus, asked.gpus_per_node, kind, asked.link, asked.intra_link
         )
     elif asked.link is not None:
         errors.attempt(parse_link, asked.link)
     config = errors.attempt(read_config, asked, gpu)
     goals = read_goals(asked, errors)
-    job = errors.attempt(read_job, asked, config) if config else None
+    gpus = cluster.gpus if cluster else asked.gpus or 1
+    job = errors.attempt(read_job, asked, config, gpus) if config else None
     if job is None:  # else told with the job
         errors.optional(parse_count, asked.tokens, "--tokens")
     if job is None or gpu is None:  # else told with the assumptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -28,8 +29,8 @@ def render_json(
     record = {
         "schema": 1,
         "holds": all(verdict.holds for verdict in verdicts),
-        "values": {line.key: line.value for line in lines},
-        "lines": [asdict(line) for line in lines],
+        "values": {line.key: _finite(line.value) for line in lines},
+        "lines": [{**asdict(line), "value": _finite(line.value)} for line in lines],
         "cluster": {
             "gpu": cluster.gpu.name, "nodes": cluster.nodes,
             "gpus_per_node": cluster.gpus_per_node, "instance": cluster.instance,
@@ -43,7 +44,7 @@ def render_json(
         "advice": list(advice),
         "notes": list(notes),
     }  # fmt: skip
-    return json.dumps(record, indent=2, ensure_ascii=False, default=str)
+    return json.dumps(record, indent=2, ensure_ascii=False)
 
 
 def render_sweep_json(found: Sweep) -> str:
@@ -149,10 +150,15 @@ def _as_record(choice: Choice) -> dict[str, Any]:
         "accum": estimate.job.accum, "tokens_per_step": estimate.speed.tokens_per_step,
         "mfu": estimate.assumptions.mfu.value,
         "mfu_source": estimate.assumptions.mfu.source, "efficiency": estimate.speed.efficiency,
-        "tokens_per_s": estimate.speed.tokens_per_s, "expected_s": estimate.expected_s,
+        "tokens_per_s": estimate.speed.tokens_per_s, "expected_s": _finite(estimate.expected_s),
         "needed_bytes": estimate.memory.needed_bytes, "on_demand_usd": estimate.usd,
         "spot_usd": spot,
     }  # fmt: skip
+
+
+def _finite(value: Any) -> Any:
+    """Return null for what JSON cannot hold: a run that never gets done."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _console() -> Any:

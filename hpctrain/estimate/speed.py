@@ -10,17 +10,24 @@ from hpctrain.errors import ConfigError
 from hpctrain.estimate.gpus import Gpu
 from hpctrain.estimate.load import RankLoad
 from hpctrain.estimate.mfu import MfuFigure
-from hpctrain.estimate.model import cost_model, gradient_bytes_by_parameter
+from hpctrain.estimate.model import cost_model
 from hpctrain.scaling_model.links import Link
+from hpctrain.scaling_model.planned import (
+    ASSUMED_JITTER,
+    HOROVOD_CYCLE_S,
+    WIRE_FACTORS,
+    plan_transformer_buckets,
+)
 from hpctrain.scaling_model.predict import predict_parts
-from hpctrain.scaling_model.step import StepModel, plan_bucket_models
+from hpctrain.scaling_model.step import StepModel
 from hpctrain.scaling_model.topology import Topology
 from hpctrain.train.presets import ModelSize
 
-MIB = 2**20
 # Forward is a third of the FLOPs (2·N of 6·N); blocks that are computed again add that third.
 FORWARD_SHARE = 1 / 3
 RECOMPUTING = 4 / 3
+# Relative uncertainty of the computing, by where the MFU comes from; the efficiency's band has it.
+MFU_ERRORS = {"given": 0.05, "measured": 0.05, "published": 0.10}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +112,7 @@ class Speed:
     Args:
         efficiency: of the rate of so many GPUs without any exchange, 0 to 1.
         exposed_s: of a step, what the exchange does not hide behind backward.
+        waiting_s: of a step, for the slowest rank.
         ceiling_tokens_per_s: at 100 % MFU, without any exchange.
     """
 
@@ -112,6 +120,7 @@ class Speed:
     step_s: float
     compute_s: float
     exposed_s: float
+    waiting_s: float
     efficiency: float
     tokens_per_step: int
     ceiling_tokens_per_s: float
@@ -146,7 +155,8 @@ def predict_speed(job: Job, cluster: Cluster, mfu: MfuFigure) -> Speed:
         tokens_per_s=tokens / parts.step_s,
         step_s=parts.step_s,
         compute_s=step.alone_s,
-        exposed_s=parts.step_s - step.alone_s,
+        exposed_s=parts.exposed_comm_s,
+        waiting_s=parts.waiting_s,
         efficiency=step.alone_s / parts.step_s,
         tokens_per_step=tokens,
         ceiling_tokens_per_s=cluster.gpus * peak / cost_model(job.size).flops_per_token,
@@ -171,25 +181,25 @@ def model_step(job: Job, cluster: Cluster, mfu: MfuFigure) -> StepModel:
         forward_s=micro_s * FORWARD_SHARE,
         backward_s=micro_s * (again - FORWARD_SHARE),
         optimizer_s=0.0,  # inside the MFU
-        buckets=plan_bucket_models(
-            gradient_bytes_by_parameter(job.size), job.bucket_mb * MIB,
-            wire_factor=1.0 if job.compression == "none" else 0.5,
-        ),
-        accum=accum, source=mfu.source,
+        buckets=plan_transformer_buckets(job.size, job.bucket_mb, WIRE_FACTORS[job.compression]),
+        jitter_cv=ASSUMED_JITTER, accum=accum, cycle_s=HOROVOD_CYCLE_S, negotiates=True,
+        error=MFU_ERRORS[mfu.kind], source=f"MFU {mfu.value:.0%}, {mfu.kind}",
     )  # fmt: skip
 
 
-def accumulation_for(job: Job, cluster: Cluster, mfu: MfuFigure, efficiency: float) -> int:
+def accumulation_for(job: Job, cluster: Cluster, mfu: MfuFigure, efficiency: float) -> int | None:
     """Return how many micro-batches a step needs to be so efficient; the micro-batch stays.
 
-    The exchange takes as long whatever the step, so what it exposes must be 1/efficiency - 1 of
-    the computing: accum ≥ exposed / micro-batch · efficiency / (1 - efficiency).
+    The exchange exposes as much whatever the step, and the slowest rank is waited for in proportion
+    to the computing: accum·(1/efficiency - 1 - waiting) ≥ exposed, both in micro-batches. None
+    where waiting alone is too much.
     """
-    whole = with_accumulation(job, cluster, 1)
-    step = model_step(whole, cluster, mfu)
-    exposed_s = predict_parts(step, cluster.topology).step_s - step.alone_s
-    needed = exposed_s / step.alone_s * efficiency / (1 - efficiency)
-    return max(1, math.ceil(needed - 1e-9))
+    step = model_step(with_accumulation(job, cluster, 1), cluster, mfu)
+    parts = predict_parts(step, cluster.topology)
+    room = 1 / efficiency - 1 - parts.waiting_s / step.alone_s
+    if room <= 0:
+        return None
+    return max(1, math.ceil(parts.exposed_comm_s / step.alone_s / room - 1e-9))
 
 
 def with_accumulation(job: Job, cluster: Cluster, accum: int) -> Job:

@@ -39,6 +39,8 @@ class Verdict:
 def judge(estimate: Estimate, goals: Goals) -> tuple[Verdict, ...]:
     """Return a verdict for the memory and for each goal."""
     found = [_judge_memory(estimate)]
+    if not estimate.goodput.share:
+        found.append(_judge_goodput(estimate))
     if goals.tokens_per_s is not None:
         found.append(_judge_rate(estimate, goals.tokens_per_s))
     if goals.efficiency is not None:
@@ -54,13 +56,15 @@ def hint_accumulation(estimate: Estimate, efficiency: float) -> str:
     """Return which accumulation reaches an efficiency, and what it does to the batch."""
     job, cluster, mfu = estimate.job, estimate.cluster, estimate.assumptions.mfu
     accum = accumulation_for(job, cluster, mfu, efficiency)
+    if accum is None:
+        return f"no accumulation reaches {efficiency:.0%}: the slowest rank is waited for too long"
     then = with_accumulation(job, cluster, accum)
     # Fewer messages and fewer bytes: both shorten the exchange itself.
     lighter = replace(job, bucket_mb=max(job.bucket_mb, LARGE_BUCKET_MB), compression="fp16")
     with_less = accumulation_for(lighter, cluster, mfu, efficiency)
     also = (
         f"; {with_less} with comm.bucket_mb={lighter.bucket_mb:g} and comm.compression=fp16"
-        if with_less < accum else ""
+        if with_less is not None and with_less < accum else ""
     )  # fmt: skip
     return (
         f"accumulate {accum} micro-batches a step (train.grad_accum_steps, now {job.accum}): "
@@ -81,6 +85,16 @@ def _judge_memory(estimate: Estimate) -> Verdict:
     ways = list(_memory_advice(estimate))
     advice = " or ".join(ways) if ways else "no setting of ours helps: take a GPU with more memory"
     return Verdict(goal="memory", holds=False, words=words, advice=advice)
+
+
+def _judge_goodput(estimate: Estimate) -> Verdict:
+    plan = estimate.goodput
+    words = (
+        f"none: a failure every {render_duration(plan.failure_s)} costs "
+        f"{render_duration(plan.restart_s + plan.interval_s / 2 + plan.write_s)}, most of it for "
+        f"a checkpoint of {render_bytes(estimate.cost.checkpoint_bytes)}"
+    )
+    return Verdict(goal="goodput", holds=False, words=words, advice="faster --storage")
 
 
 def _memory_advice(estimate: Estimate) -> Iterator[str]:
@@ -130,7 +144,7 @@ def _judge_efficiency(estimate: Estimate, efficiency: float) -> Verdict:
     words = (
         f"{speed.efficiency:.0%} predicted, {efficiency:.0%} wanted: a step computes "
         f"{render_duration(speed.compute_s)} and waits {render_duration(speed.exposed_s)} for "
-        "the exchange"
+        f"the exchange, {render_duration(speed.waiting_s)} for the slowest rank"
     )
     advice = "" if holds or efficiency >= 1 else hint_accumulation(estimate, efficiency)
     return Verdict(goal="efficiency", holds=holds, words=words, advice=advice)
