@@ -78,8 +78,8 @@ def describe_money(estimate: Estimate) -> Iterator[Line]:
             else f"${offer.spot_usd_per_hour:g}/h each: {offer.spot_source}",
         )  # fmt: skip
     if not estimate.offers:
-        gpu = estimate.cluster.gpu.name
+        what = estimate.cluster.instance or f"machine with {estimate.cluster.gpu.name}"
         yield Line(
             group="money", key="usd", name="price", value=None, text="unknown",
-            source=f"no machine with {gpu} has a price in prices.toml; --usd-per-gpu-hour",
+            source=f"no price of a {what} in prices.toml; give --usd-per-gpu-hour",
         )  # fmt: skip

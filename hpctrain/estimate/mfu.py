@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -121,16 +121,20 @@ def mfu_of(sample: Sample, name: str = "run") -> float | None:
 
 
 def _find_measured(gpu: Gpu, params: int, precision: str, folder: Path) -> MfuFigure | None:
-    for name, sample, recomputed in _samples(folder):
-        peak = find_peak(sample.device_name or "")
-        fits = (
+    def fits(device_name: str | None, its_precision: str | None, its_params: int | None) -> bool:
+        peak = find_peak(device_name or "")
+        return (
             peak is not None
             and peak.name == gpu.peak.name
-            and _same_format(sample.precision, precision)
-            and sample.params is not None
-            and abs(sample.params / params - 1) <= SAME_SIZE
+            and _same_format(its_precision, precision)
+            and its_params is not None
+            and abs(its_params / params - 1) <= SAME_SIZE
         )
-        if fits and (value := mfu_of(sample, name)) is not None:
+
+    for name, sample, recomputed in _samples(folder, fits):
+        if not fits(sample.device_name, sample.precision, sample.params):
+            continue
+        if (value := mfu_of(sample, name)) is not None:
             return MfuFigure(
                 value=value, kind="measured", recomputed=recomputed,
                 source=f"run {name}, {sample.np} rank(s), {sample.device_name}, "
@@ -139,10 +143,11 @@ def _find_measured(gpu: Gpu, params: int, precision: str, folder: Path) -> MfuFi
     return None
 
 
-def _samples(folder: Path) -> Iterator[tuple[str, Sample, bool]]:
+def _samples(folder: Path, fits: Callable[..., bool]) -> Iterator[tuple[str, Sample, bool]]:
     """Yield what was measured, the newest first: run directories and benches.
 
-    With each its name, and whether it ran with activation checkpointing.
+    With each its name, and whether it ran with activation checkpointing. Runs that do not fit by
+    what they say at their start are not read to their end.
     """
     found = [*folder.glob("events.jsonl"), *folder.glob("*/events.jsonl")]
     found += [*folder.glob("samples.jsonl"), *folder.glob("*/samples.jsonl")]
@@ -150,16 +155,28 @@ def _samples(folder: Path) -> Iterator[tuple[str, Sample, bool]]:
     for path in found[:NEWEST_RUNS]:
         try:
             if path.name == "events.jsonl":
-                sample = read_sample(path.parent, WARMUP_STEPS)
-                yield str(path.parent), sample, _recomputed(path.parent)
+                if fits(*_started(path)):
+                    sample = read_sample(path.parent, WARMUP_STEPS)
+                    yield str(path.parent), sample, _recomputed(path.parent)
                 continue
             # Its last line may be half one, from a bench that was killed.
-            for line in reversed(path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()):
+            lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+            for line in reversed(lines):
                 record = json.loads(line)
                 run = path.parent / record["run"]
                 yield str(run), sample_from_json(record["sample"]), _recomputed(run)
         except (HpctrainError, OSError, ValueError, KeyError, TypeError):
-            continue  # unfinished, of another program, or half a line
+            continue  # unfinished, or of another program
+
+
+def _started(path: Path) -> tuple[Any, Any, Any]:
+    """Return device, precision and parameters as the trainer told them when it began."""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if '"train_started"' in line:
+                event = json.loads(line)
+                return event.get("device_name"), event.get("precision"), event.get("params")
+    return None, None, None
 
 
 def _recomputed(run_path: Path) -> bool:

@@ -172,7 +172,7 @@ def _judge_budget(estimate: Estimate, budget_usd: float) -> Verdict:
         return Verdict(
             goal="budget", holds=False,
             words=f"{render_usd(budget_usd)} allowed; no price is known for "
-            f"{estimate.cluster.gpu.name}",
+            f"{estimate.cluster.instance or estimate.cluster.gpu.name}",
             advice="give yours: --usd-per-gpu-hour, or --prices FILE",
         )  # fmt: skip
     words = (
