@@ -20,6 +20,7 @@ COMMANDS = {
     "data": ("hpctrain.cli.data", "Prepare training data."),
     "export": ("hpctrain.cli.export", "Write a checkpoint's model for other programs."),
     "generate": ("hpctrain.cli.generate", "Let a checkpoint's model write text."),
+    "estimate": ("hpctrain.cli.estimate", "Say what a training needs: memory, time, money."),
     "preflight": ("hpctrain.cli.preflight", "Check what is installed here, and how to fix it."),
     "install-horovod": ("hpctrain.cli.install_horovod", "Build and install Horovod for this MPI."),
     "completion": ("hpctrain.cli.completion", "Print the script for tab completion."),

@@ -59,7 +59,12 @@ def data_files(source):
         )
         for path in (base / folder).rglob("*")
         if path.is_file()
-    } | {"hpctrain/constraints.txt", "hpctrain/clusters/cloud/prices.toml"}
+    } | {
+        "hpctrain/constraints.txt",
+        "hpctrain/clusters/cloud/prices.toml",
+        "hpctrain/estimate/gpus.toml",
+        "hpctrain/estimate/published.toml",
+    }
 
 
 def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(source, wheel):

@@ -1,0 +1,144 @@
+"""What was typed → job, cluster, assumptions and goals, with every error at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from hpctrain.clusters.cloud.prices import read_prices
+from hpctrain.config import Config
+from hpctrain.errors import ConfigError
+from hpctrain.estimate.asked import Asked, Errors, read_config, read_job
+from hpctrain.estimate.gpus import Gpu, find_gpu
+from hpctrain.estimate.mfu import MfuFigure, choose_mfu, require_mfu
+from hpctrain.estimate.model import cost_model
+from hpctrain.estimate.nodes import NodeKind, find_node_kind, plan_cluster
+from hpctrain.estimate.plan import DEFAULT_STORAGE_BYTES_PER_S, Assumptions
+from hpctrain.estimate.quantities import (
+    parse_count,
+    parse_duration_s,
+    parse_share,
+    parse_usd,
+)
+from hpctrain.estimate.smallest import Goals
+from hpctrain.estimate.speed import Cluster, Job
+from hpctrain.scaling_model.links import parse_link
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is to be estimated; `config` as it was read."""
+
+    job: Job
+    cluster: Cluster
+    assumptions: Assumptions
+    goals: Goals
+    config: Config
+
+
+def resolve_request(asked: Asked) -> Request:
+    """Return what is meant.
+
+    Raises:
+        ConfigError: naming everything that is wrong or missing.
+        BenchError: a measured run that would be taken claims over 100 % MFU.
+    """
+    errors = Errors()
+    kind = errors.attempt(find_node_kind, asked.instance) if asked.instance else None
+    gpu = errors.attempt(_choose_gpu, asked.gpu, kind, asked.instance)
+    cluster = None
+    if asked.gpus is None and kind is None:
+        errors.messages.append("--gpus: not given; expected how many in all. Write e.g. --gpus 8.")
+    elif gpu is not None:
+        cluster = errors.attempt(
+            plan_cluster, gpu, asked.gpus, asked.gpus_per_node, kind, asked.link, asked.intra_link
+        )
+    elif asked.link is not None:
+        errors.attempt(parse_link, asked.link)
+    config = errors.attempt(read_config, asked, gpu)
+    goals = read_goals(asked, errors)
+    gpus = cluster.gpus if cluster else asked.gpus or 1
+    job = errors.attempt(read_job, asked, config, gpus) if config else None
+    if job is None:  # else told with the job
+        errors.optional(parse_count, asked.tokens, "--tokens")
+    if job is None or gpu is None:  # else told with the assumptions
+        errors.optional(parse_share, asked.mfu, "--mfu")
+    table = errors.attempt(read_prices, asked.prices)
+    assumptions = None
+    if job is not None and gpu is not None and table is not None:
+        assumptions = errors.attempt(read_assumptions, asked, job, gpu, table)
+    if job is not None and cluster is not None:
+        errors.attempt(job.sequences_per_rank, cluster.gpus)
+    errors.raise_all()
+    assert job is not None  # else an error was raised; and so on
+    assert cluster is not None
+    assert assumptions is not None
+    assert config is not None
+    return Request(job=job, cluster=cluster, assumptions=assumptions, goals=goals, config=config)
+
+
+def read_goals(asked: Asked, errors: Errors) -> Goals:
+    """Return the goals; what is wrong goes to `errors`."""
+    return Goals(
+        deadline_s=errors.optional(parse_duration_s, asked.deadline, "--deadline"),
+        budget_usd=errors.optional(parse_usd, asked.budget, "--budget"),
+        tokens_per_s=errors.optional(parse_count, asked.tokens_per_s, "--tokens-per-s"),
+        efficiency=errors.optional(parse_share, asked.efficiency, "--efficiency"),
+    )
+
+
+def chooses_accum(asked: Asked) -> bool:
+    """Return whether nobody has said how many micro-batches a step has."""
+    said = any("grad_accum_steps" in override for override in asked.overrides)
+    return asked.accum is None and asked.config_name is None and not said
+
+
+def read_assumptions(asked: Asked, job: Job, gpu: Gpu, prices: dict[str, Any]) -> Assumptions:
+    """Return the MFU for this GPU and what else is assumed.
+
+    Raises:
+        ConfigError: the GPU lacks the precision, no MFU is known, or an option is wrong.
+        BenchError: a measured run that would be taken claims over 100 % MFU.
+    """
+    errors = Errors()
+    if gpu.peak_flops(job.precision) is None:
+        has = [name for name in ("bf16", "fp16", "tf32", "fp32") if gpu.peak_flops(name)]
+        errors.messages.append(
+            f"--precision: {gpu.name} has no {job.precision}, got {job.precision}; expected one of "
+            f"{', '.join(has)}."
+        )
+    usd = errors.optional(parse_usd, asked.usd_per_gpu_hour, "--usd-per-gpu-hour")
+    storage = DEFAULT_STORAGE_BYTES_PER_S
+    if asked.storage is not None:
+        link = errors.attempt(parse_link, asked.storage, "--storage")
+        storage = link.bandwidth_bytes_per_s if link else storage
+    given = errors.optional(parse_share, asked.mfu, "--mfu")
+    params = cost_model(job.size).params
+    figure = MfuFigure(value=given or 1.0, kind="given", source="--mfu", recomputed=True)
+    if asked.mfu is None and not errors.messages:
+        found = choose_mfu(gpu, params, job.precision, asked.runs_dir)
+        figure = errors.attempt(require_mfu, gpu, params, job.precision, found) or figure
+    errors.raise_all()
+    return Assumptions(
+        mfu=figure, prices=prices, usd_per_gpu_hour=usd, storage_bytes_per_s=storage,
+        chooses_accum=chooses_accum(asked),
+    )  # fmt: skip
+
+
+def _choose_gpu(name: str | None, kind: NodeKind | None, instance: str | None) -> Gpu:
+    if name is None and kind is None:
+        wrong = "" if instance is None else " (--instance is unknown)"
+        raise ConfigError(
+            f"--gpu: not given{wrong}; expected a kind of GPU or an --instance. "
+            "Write e.g. --gpu a100-80gb."
+        )
+    gpu = find_gpu(name) if name is not None else kind.gpu if kind else None
+    assert gpu is not None
+    if kind is not None and kind.gpu.name != gpu.name:
+        raise ConfigError(
+            f"--gpu: {kind.name} has another, got {gpu.name}; expected {kind.gpu.name}. Leave "
+            "--gpu out."
+        )
+    return gpu

@@ -1,0 +1,315 @@
+"""`hpctrain estimate` on the command line: plans that hold, that cannot, and wrong options."""
+
+import json
+import re
+
+import pytest
+from click.shell_completion import ShellComplete
+from estimating import run, run_json
+
+from hpctrain.cli import cli
+
+# 1.3B parameters, 100B tokens, 8 A100 as 4 nodes of 2, batches of 524,288 tokens.
+PLAN = ("--model", "xlarge", "--tokens", "100B", "--gpu", "a100-80gb", "--gpus", "8",
+        "--gpus-per-node", "2", "--global-batch", "524288 tokens",
+        "--runs-dir", "none")  # fmt: skip
+WIDE_AREA = ("10gbit,20ms", "1gbit,20ms")
+
+
+def verdict(record, goal):
+    return next(each for each in record["verdicts"] if each["goal"] == goal)
+
+
+def test_100b_tokens_on_8_a100_in_30_hours_is_impossible(capsys):
+    code, record = run_json(capsys, *PLAN, "--link", "100gbit,20us", "--deadline", "30h")
+    assert code == 1
+    assert not record["holds"]
+    told = verdict(record, "deadline")
+    assert told["words"].startswith("impossible, 3.4 times the peak would be needed")
+    assert "at 100 % MFU, 8 x 312 TFLOP/s, it takes 101 h" in told["words"]
+    assert record["values"]["training_s"] > 2 * 30 * 3600
+    # With its own batch no number of such nodes does; with a larger one some do.
+    assert record["advice"][0].startswith("with that global batch none, up to 128 nodes")
+    smallest = re.search(r"(\d+) nodes x 2 = (\d+) a100-80gb: ([\d.]+) h", record["advice"][0])
+    assert 18 <= int(smallest[1]) <= 40  # 17 without any exchange
+    assert float(smallest[3]) <= 30
+
+
+def test_the_same_in_its_own_time_holds(capsys):
+    code, record = run_json(capsys, *PLAN, "--link", "100gbit,20us", "--deadline", "10d")
+    assert code == 0
+    assert record["holds"]
+    assert record["advice"] == []
+
+
+def test_150k_tokens_per_s_on_one_a100_is_impossible(capsys):
+    code, record = run_json(
+        capsys, "--model", "xlarge", "--tokens", "100B", "--gpu", "a100-80gb", "--gpus", "1",
+        "--tokens-per-s", "150K", "--runs-dir", "none",
+    )  # fmt: skip
+    assert code == 1
+    told = verdict(record, "rate")
+    assert told["words"].startswith("impossible: 150K tokens/s would be 436% MFU")
+    assert "34.38K tokens/s" in told["words"]
+
+
+@pytest.mark.parametrize("link", ["100gbit,20us", "200gbit,10us", "400gbit,10us"])
+def test_85_percent_over_4_nodes_is_possible_within_a_site(capsys, link):
+    code, record = run_json(capsys, *PLAN, "--link", link, "--efficiency", "85%")
+    assert code == 0
+    assert 0.85 <= record["values"]["efficiency"] <= 1
+
+
+@pytest.mark.parametrize("link", WIDE_AREA)
+def test_over_a_wide_area_only_with_the_accumulation_that_is_named(capsys, link):
+    code, record = run_json(capsys, *PLAN, "--link", link, "--efficiency", "85%")
+    assert code == 1
+    assert record["values"]["efficiency"] < 0.5
+    named = int(
+        re.search(r"accumulate (\d+) micro-batches", verdict(record, "efficiency")["advice"])[1]
+    )
+    assert named > 10 * record["cluster"]["accum"]
+
+    micro_batch = record["cluster"]["micro_batch"]
+    for accum, holds in ((named, True), (named - 1, False)):
+        wide = [word for word in PLAN if word not in ("--global-batch", "524288 tokens")]
+        wide += ["--accum", str(accum), "--global-batch", str(8 * accum * micro_batch)]
+        code, record = run_json(capsys, *wide, "--link", link, "--efficiency", "85%")
+        assert record["cluster"]["micro_batch"] == micro_batch
+        assert (code == 0) == holds
+
+
+def test_the_smallest_cluster_is_the_smallest(capsys):
+    asked = ("--model", "xlarge", "--tokens", "100B", "--instance", "p4de.24xlarge",
+             "--runs-dir", "none", "--deadline", "48h")  # fmt: skip
+    _, record = run_json(capsys, *asked, "--gpus", "8")
+    nodes, gpus = map(int, re.search(r"do: (\d+) nodes x 8 = (\d+)", record["advice"][0]).groups())
+    assert gpus == 8 * nodes
+    assert run_json(capsys, *asked, "--gpus", str(gpus))[0] == 0
+    assert run_json(capsys, *asked, "--gpus", str(gpus - 8))[0] == 1
+
+
+def test_a_budget_that_does_not_suffice(capsys):
+    code, record = run_json(capsys, *PLAN, "--budget", "2000")
+    assert code == 1
+    told = verdict(record, "budget")
+    assert re.match(r"\$\d,\d{3} for [\d,]+ GPU-hours on demand, \$2,000 allowed", told["words"])
+    assert "tokens" in told["advice"]
+    assert record["advice"][0].startswith("of these nodes and this link none")
+    code, record = run_json(capsys, *PLAN, "--budget", "20k")
+    assert code == 0
+
+
+def test_deadline_and_budget_that_no_cluster_holds_together(capsys):
+    asked = ("--model", "xlarge", "--tokens", "100B", "--instance", "p4de.24xlarge", "--gpus", "8",
+             "--runs-dir", "none", "--deadline", "48h", "--budget", "1000")  # fmt: skip
+    _, record = run_json(capsys, *asked)
+    assert "for the deadline alone: " in record["advice"][0]
+
+
+def test_a_batch_that_does_not_fit_says_what_would(capsys):
+    code, record = run_json(capsys, *PLAN, "--accum", "1")
+    assert code == 1
+    assert not record["fits"]
+    accum = re.search(r"--accum (\d+)", verdict(record, "memory")["advice"])[1]
+    assert run_json(capsys, *PLAN, "--accum", accum)[0] == 0
+    # Without being told, it takes the fewest micro-batches that fit.
+    assert run_json(capsys, *PLAN)[1]["cluster"]["accum"] == int(accum)
+
+
+def test_everything_that_is_wrong_is_told_at_once(capsys):
+    code, _, err = run(
+        capsys, "--model", "xlarges", "--tokens", "100X", "--gpu", "a10", "--gpus", "8",
+        "--mfu", "120%", "--deadline", "soon", "--budget", "-3", "--link", "fast",
+        "--efficiency", "2", "--precision", "bf", "--tokens-per-s", "?",
+    )  # fmt: skip
+    assert code == 2
+    wrong = ("--model", "--tokens:", "--gpu:", "--mfu:", "--deadline:", "--budget:", "--link:",
+             "--efficiency:", "--precision", "--tokens-per-s:")  # fmt: skip
+    for option in wrong:
+        assert f"error: {option}" in err
+    assert "Did you mean 'a10g'?" in err
+    assert "Did you mean 'xlarge'?" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "small"), ["--gpu: not given", "--gpus: not given", "--tokens: not given"]),
+        (("--gpu", "h100", "--gpus", "8", "--tokens", "1B"), ["--model, --config: got neither"]),
+        (("--model", "small", "--config", "demo", "--gpu", "h100", "--gpus", "8"), ["got both"]),
+        (("--model", "xlarge", "--tokens", "1B", "--gpu", "a100", "--gpus", "12"),
+         ["--gpus: no whole number of nodes, got 12 with 8 a node"]),
+        (("--model", "xlarge", "--tokens", "1B", "--gpu", "h100", "--instance", "p4d.24xlarge"),
+         ["--gpu: p4d.24xlarge has another, got h100; expected a100-40gb"]),
+        (("--model", "xlarge", "--tokens", "1B", "--instance", "p4d.24xlarg"),
+         ["Did you mean 'p4d.24xlarge'?"]),
+        (("--model", "xlarge", "--tokens", "1B", "--gpu", "t4", "--gpus", "8", "--precision",
+          "bf16"), ["--precision: t4 has no bf16", "expected one of fp16, fp32"]),
+        (("--model", "xlarge", "--tokens", "1B", "--gpu", "a100", "--gpus", "8",
+          "--global-batch", "1000 tokens"), ["no whole number of sequences"]),
+        (("--model", "xlarge", "--tokens", "1B", "--gpu", "a100", "--gpus", "8",
+          "--global-batch", "4"), ["fewer sequences than GPUs, got 4 for 8"]),
+        # A GPU of which nobody has published a figure for such a model: no wish takes its place.
+        (("--model", "xlarge", "--tokens", "1B", "--gpu", "l4", "--gpus", "8"),
+         ["--mfu: nothing is measured or published", "--runs-dir"]),
+        (("--model", "tiny", "--tokens", "1B", "--gpu", "a100", "--gpus", "8"),
+         ["--mfu: nothing is measured or published"]),
+    ],
+)  # fmt: skip
+def test_wrong_options(capsys, arguments, words):
+    code, out, err = run(capsys, *arguments, "--runs-dir", "none")
+    assert code == 2
+    assert out == ""
+    for each in words:
+        assert each in err
+
+
+def test_json_has_everything_and_a_source_for_it(capsys):
+    _, record = run_json(capsys, *PLAN, "--deadline", "30h")
+    assert record["schema"] == 1
+    assert all(line["source"] for line in record["lines"])
+    assert {line["group"] for line in record["lines"]} == {
+        "model", "cluster", "memory", "speed", "time", "checkpoints", "money"
+    }  # fmt: skip
+    values = record["values"]
+    parts = ("weights", "gradients", "optimizer_states", "samples", "activations",
+             "16_bit_weight_copies", "logits")  # fmt: skip
+    assert sum(values[f"{part}_bytes"] for part in parts) == pytest.approx(values["peak_bytes"])
+    assert values["gpu_hours"] == pytest.approx(8 * values["expected_s"] / 3600)
+    assert values["interval_s"] > values["checkpoint_bytes"] / 1e9
+    assert {offer["provider"] for offer in record["offers"]} == {"aws", "gcp"}
+    assert all("as of" in offer["source"] for offer in record["offers"])
+
+
+def test_the_table_says_where_each_figure_comes_from(capsys):
+    code, out, err = run(capsys, *PLAN, "--deadline", "30h")
+    assert code == 1
+    assert err == ""
+    for words in ("published: llm-foundry", "6·N + 12·L·d·s", "assumption", "as of 2025-11",
+                  "deadline    no: impossible", "419 in 54 days"):  # fmt: skip
+        assert words in out
+
+
+def test_an_mfu_above_what_matrix_products_reach_is_warned_of(capsys):
+    _, record = run_json(capsys, *PLAN, "--mfu", "0.9")
+    assert any("above what matrix products alone" in note for note in record["notes"])
+    _, record = run_json(capsys, *PLAN, "--mfu", "0.5")
+    assert not any("matrix products" in note for note in record["notes"])
+    assert record["mfu"]["kind"] == "given"
+
+
+def test_a_configuration_file_brings_its_own(capsys, tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text(
+        '[model]\npreset = "large"\n[train]\ntokens = 5_000_000_000\nprecision = "bf16"\n'
+        "global_batch_size = 512\ngrad_accum_steps = 4\nactivation_checkpointing = true\n"
+        "[optim]\nsharded = true\n"
+    )
+    asked = ("--config", str(path), "--instance", "p4d.24xlarge", "--gpus", "16",
+             "--runs-dir", "none")  # fmt: skip
+    code, record = run_json(capsys, *asked)
+    assert code == 0
+    assert record["values"]["tokens"] == 5_000_000_000
+    assert record["values"]["tokens_per_step"] == 512 * 1024
+    assert record["cluster"]["accum"] == 4
+    assert record["cluster"]["recomputes"]
+    assert record["cluster"]["sharded"]
+    _, other = run_json(capsys, *asked, "--set", "train.activation_checkpointing=false")
+    assert other["values"]["activations_bytes"] > 3 * record["values"]["activations_bytes"]
+    assert other["values"]["training_s"] < record["values"]["training_s"]
+
+
+def test_own_prices_and_storage(capsys, tmp_path):
+    prices = tmp_path / "prices.toml"
+    prices.write_text('as_of = "2031-01"\n[aws.machines]\n"p4de.24xlarge" = 80.0\n')
+    _, listed = run_json(capsys, *PLAN)
+    _, own = run_json(capsys, *PLAN, "--prices", str(prices), "--storage", "100mbyte")
+    assert own["values"]["aws_on_demand_usd"] > 2 * listed["values"]["aws_on_demand_usd"]
+    assert "2031-01" in own["offers"][1]["source"]
+    assert own["values"]["goodput"] < listed["values"]["goodput"]
+    _, flat = run_json(capsys, *PLAN, "--usd-per-gpu-hour", "1", "--budget", "1000")
+    assert flat["values"]["own_usd"] == pytest.approx(flat["values"]["gpu_hours"])
+    assert "$1,000 allowed" in verdict(flat, "budget")["words"]
+
+
+def test_what_if_has_the_cheapest_that_meets_the_deadline_first(capsys):
+    asked = ("--model", "xlarge", "--tokens", "100B", "--what-if", "--runs-dir", "none")
+    code, record = run_json(capsys, *asked, "--deadline", "48h")
+    assert code == 0
+    meeting = [row for row in record["choices"] if row["meets"]]
+    assert [row["on_demand_usd"] for row in meeting] == sorted(
+        row["on_demand_usd"] for row in meeting
+    )
+    assert record["choices"][: len(meeting)] == meeting
+    assert all(row["expected_s"] <= 48 * 3600 and row["fits"] for row in meeting)
+    assert {row["gpu"] for row in record["choices"]} == {"a100-40gb", "a100-80gb", "h100", "h200"}
+    assert any(line.startswith("l4: --mfu") for line in record["left_out"])
+    _, narrowed = run_json(capsys, *asked, "--mfu", "0.3", "--gpu", "l4")
+    assert {row["gpu"] for row in narrowed["choices"]} == {"l4"}
+
+    code, out, err = run(capsys, *asked, "--deadline", "1h", "--budget", "10", "--link", "1gbit")
+    assert code == 1
+    assert "--link: ignored with --what-if" in err
+    assert "misses" in out
+    assert "meets" not in out
+
+
+def test_what_if_without_any_figure_has_no_rows(capsys):
+    code, record = run_json(
+        capsys, "--model", "tiny", "--tokens", "1B", "--what-if", "--runs-dir", "none"
+    )
+    assert code == 1
+    assert record["choices"] == []
+    assert record["left_out"]
+    code, out, _ = run(
+        capsys, "--model", "tiny", "--tokens", "1B", "--what-if", "--runs-dir", "none"
+    )
+    assert "left out" in out
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "offered"),
+    [("--model", "x", {"xlarge"}), ("--gpu", "a100", {"a100", "a100-40gb", "a100-80gb"}),
+     ("--instance", "p4d", {"p4d.24xlarge", "p4de.24xlarge"})],
+)  # fmt: skip
+def test_completion(option, typed, offered):
+    completer = ShellComplete(cli, {}, "hpctrain", "_HPCTRAIN_COMPLETE")
+    found = completer.get_completions(["estimate", option], typed)
+    assert {item.value for item in found} == offered
+
+
+def test_json_of_a_missed_plan_is_still_json(capsys):
+    code, out, _ = run(capsys, *PLAN, "--deadline", "1h", "--json")
+    assert code == 1
+    assert json.loads(out)["holds"] is False
+
+
+def test_a_cluster_that_fails_faster_than_it_saves(capsys):
+    code, record = run_json(
+        capsys, "--model", "xlarge", "--tokens", "100B", "--gpu", "h100", "--gpus", "100000",
+        "--storage", "10mbyte", "--runs-dir", "none",
+    )  # fmt: skip
+    assert code == 1
+    assert record["values"]["goodput"] == 0
+    assert record["values"]["expected_s"] is None
+    assert verdict(record, "goodput")["words"].startswith("none: a failure every")
+
+
+def test_a_slow_link_within_nodes_counts(capsys):
+    quick, slow = (
+        run_json(capsys, *PLAN, "--link", "400gbit,10us", *more)[1]["values"]["efficiency"]
+        for more in ((), ("--intra-link", "4gbyte,20us"))
+    )
+    assert slow < quick
+
+
+def test_steps_of_a_file_are_tokens_only_with_so_many_gpus(capsys, tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text('[model]\npreset = "large"\n[train]\nsteps = 100\nprecision = "bf16"\n')
+    asked = ("--config", str(path), "--runs-dir", "none")
+    _, record = run_json(capsys, *asked, "--instance", "p4d.24xlarge")
+    assert record["values"]["tokens"] == 100 * 8 * 8 * 1024
+    code, _, err = run(capsys, *asked, "--what-if")
+    assert code == 2
+    assert "--tokens: not given" in err
