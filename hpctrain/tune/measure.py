@@ -17,6 +17,7 @@ from hpctrain.tune.arms import DEFAULT, arm_name
 from hpctrain.tune.halving import WARMUP_STEPS, Ask, Measured, Search, search_arms
 from hpctrain.tune.request import Tuning, settings_of
 from hpctrain.tune.store import TuneStore
+from hpctrain.tune.tuned_file import render_tables
 
 FIRST_TIMEOUT_S = 600.0
 LEAST_TIMEOUT_S = 60.0
@@ -39,9 +40,7 @@ def run_search(tuning: Tuning, store: TuneStore, console: Console) -> Search:
     Raises:
         BenchError: the default configuration itself does not run.
     """
-    store.write("tune.json", json.dumps(tuning.identity, indent=1) + "\n")
-    store.write("base.toml", _base_config(tuning))
-    store.write("trial.toml", tuning.trial_config)
+    write_tuning(tuning, store)
     search = Search(tuning.limits)
     trials = search_arms(tuning.values, search, tuning.asked.seed, tuning.not_chosen)
     try:
@@ -49,9 +48,16 @@ def run_search(tuning: Tuning, store: TuneStore, console: Console) -> Search:
         while True:
             known = store.find(ask)
             console.trial(ask, search, kept=known is not None)
-            ask = trials.send(known or _measure(tuning, store, search, ask, console))
+            ask = trials.send(known or measure_arm(tuning, store, ask, _timeout_s(search), console))
     except StopIteration:
         return search
+
+
+def write_tuning(tuning: Tuning, store: TuneStore) -> None:
+    """Write what the trials read, and what a later process goes on from."""
+    store.write("tune.json", json.dumps(tuning.identity, indent=1) + "\n")
+    store.write("base.toml", render_tables(tuning.base))
+    store.write("trial.toml", tuning.trial_config)
 
 
 def plan_arm_trial(tuning: Tuning, store: TuneStore, ask: Ask, timeout_s: float) -> Trial:
@@ -72,10 +78,15 @@ def plan_arm_trial(tuning: Tuning, store: TuneStore, ask: Ask, timeout_s: float)
     )
 
 
-def _measure(
-    tuning: Tuning, store: TuneStore, search: Search, ask: Ask, console: Console
+def measure_arm(
+    tuning: Tuning, store: TuneStore, ask: Ask, timeout_s: float, console: Console
 ) -> Measured:
-    trial = plan_arm_trial(tuning, store, ask, _timeout_s(search))
+    """Run one trial, and keep what it gave.
+
+    Raises:
+        BenchError: the default configuration failed; what another one does is an answer.
+    """
+    trial = plan_arm_trial(tuning, store, ask, timeout_s)
     more: dict[str, Any] = {"run": f"runs/{trial.name}", "load_before": os.getloadavg()[0]}
     problem = None
     start_s = time.monotonic()
@@ -98,9 +109,3 @@ def _timeout_s(search: Search) -> float:
     if not search.walls_s:
         return FIRST_TIMEOUT_S
     return max(LEAST_TIMEOUT_S, PATIENCE * statistics.median(search.walls_s))
-
-
-def _base_config(tuning: Tuning) -> str:
-    from hpctrain.tune.tuned_file import render_tables
-
-    return render_tables(tuning.base)

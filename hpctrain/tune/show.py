@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hpctrain.tune.arms import DEFAULT, arm_name
+from hpctrain.tune.arms import arm_name
 from hpctrain.tune.halving import Ask, Measured, Search, count_trials
 from hpctrain.tune.request import Tuning
 from hpctrain.tune.verdict import Verdict
@@ -121,36 +121,23 @@ class TuneConsole:
 
 def print_verdict(verdict: Verdict, tuning: Tuning, search: Search, paths: Sequence[str]) -> None:
     """Say what is taken, what is not, and why."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
-    table = Table(show_edge=False, pad_edge=False)
-    for title in ("setting", "value", "times as fast (quartiles)", ""):
-        table.add_column(title, overflow="fold")
     for choice in sorted(verdict.choices, key=lambda choice: not choice.taken):
-        gain = str(choice.gain) if choice.gain else "?"
-        mark = "taken: " if choice.taken else "not taken: "
-        table.add_row(choice.knob, choice.value, gain, mark + choice.why)
-    console.print(table)
+        gain = f"{choice.gain} times as fast" if choice.gain else "not measured"
+        mark = "taken" if choice.taken else "not taken"
+        click.echo(f"{choice.knob}={choice.value}: {gain}; {mark}: {choice.why}")
     if search.unmeasured:
         names = ", ".join(map(arm_name, search.unmeasured))
-        console.print(f"no time for: {names}. Give a longer --budget.", soft_wrap=True)
+        click.echo(f"no time for: {names}. Give a longer --budget.")
     if search.cut_short:
-        console.print("the budget ended before the last rung did: fewer pairs than planned")
+        click.echo("the budget ended before the last rung did: fewer pairs than planned")
     if verdict.arm and verdict.gain:
-        taken = arm_name(verdict.arm)
-        console.print(f"{taken}: {verdict.gain} times as fast as before", soft_wrap=True)
+        click.echo(f"together: {verdict.gain} times as fast as before")
     else:
-        console.print("nothing gained more than the spread: the settings stay as they are")
+        click.echo("nothing gained more than the spread: the settings stay as they are")
     trials, steps = len(search.walls_s), max(search.steps.values(), default=0)
-    console.print(
-        f"{trials} trials, at most {steps} steps a candidate ({arm_name(DEFAULT)}: "
-        f"{search.steps.get(DEFAULT, 0)}), {duration(search.spent_s)}",
-        soft_wrap=True,
-    )
+    click.echo(f"{trials} trials, at most {steps} steps a candidate, {duration(search.spent_s)}")
     for path in paths:
-        console.print(path, soft_wrap=True)
+        click.echo(path)
 
 
 def duration(seconds: float) -> str:

@@ -112,7 +112,7 @@ def quartiles(numbers: Sequence[float]) -> tuple[float, float, float]:
     if len(numbers) < 2:
         return numbers[0], numbers[0], numbers[0]
     low, median, high = statistics.quantiles(numbers, n=4)
-    return low, median, high
+    return max(low, min(numbers)), median, min(high, max(numbers))  # two give no more than these
 
 
 def _best_finalist(search: Search, lossy: frozenset[str]) -> Arm:
