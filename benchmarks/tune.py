@@ -27,9 +27,10 @@ from pathlib import Path
 from measuring import environment, quartiles, row, warn_if_busy, write_result
 
 from hpctrain.tune.arms import DEFAULT, Arm, arm_name
-from hpctrain.tune.halving import STEPS, Ask, Measured, Search
+from hpctrain.tune.asked import TuneAsked
 from hpctrain.tune.measure import measure_arm, run_search, write_tuning
-from hpctrain.tune.request import TuneAsked, Tuning, prepare_tuning
+from hpctrain.tune.request import Tuning, prepare_tuning
+from hpctrain.tune.search import STEPS, Ask, Measured, Search
 from hpctrain.tune.store import TuneStore, read_trials
 from hpctrain.tune.verdict import Verdict, judge
 

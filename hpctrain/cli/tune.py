@@ -18,7 +18,7 @@ from hpctrain.errors import EXIT_INTERRUPTED
 def _complete_only(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    from hpctrain.tune.knobs import knob_names
+    from hpctrain.tune.plan import knob_names
 
     done, comma, word = incomplete.rpartition(",")
     names = [name for name in knob_names() if name.startswith(word)]
@@ -131,7 +131,8 @@ def command(
     ones. What gains no more than the measurements' spread stays as it is.
     """
     from hpctrain.tune import show
-    from hpctrain.tune.request import TuneAsked, prepare_tuning
+    from hpctrain.tune.asked import TuneAsked
+    from hpctrain.tune.request import prepare_tuning
     from hpctrain.tune.run import run_tuning
 
     asked = TuneAsked(

@@ -14,8 +14,9 @@ from hpctrain.bench.samples import read_sample
 from hpctrain.bench.trial import Trial, run_trial
 from hpctrain.errors import BenchError
 from hpctrain.tune.arms import DEFAULT, arm_name
-from hpctrain.tune.halving import WARMUP_STEPS, Ask, Measured, Search, search_arms
+from hpctrain.tune.halving import search_arms
 from hpctrain.tune.request import Tuning, settings_of
+from hpctrain.tune.search import WARMUP_STEPS, Ask, Measured, Search
 from hpctrain.tune.store import TuneStore
 from hpctrain.tune.tuned_file import render_tables
 

@@ -13,45 +13,21 @@ from typing import Any
 
 from hpctrain.config import Config
 from hpctrain.errors import ConfigError, HostfileError, HpctrainError, PlanError, did_you_mean
-from hpctrain.facts import Facts
-from hpctrain.horovod_stamp import read_horovod_stamp
 from hpctrain.hosts import Host
-from hpctrain.launch.plan import LaunchPlan, plan_launch
+from hpctrain.launch.plan import plan_launch
 from hpctrain.launch.prepare import Asked, Prepared, check_trainer, gather_facts, prepare_request
-from hpctrain.train.presets import count_parameters, resolve_model
-from hpctrain.tune.halving import Limits
-from hpctrain.tune.knobs import Knob, LeftOut, TuneFacts, knob_names, plan_knobs
+from hpctrain.tune.asked import TuneAsked
+from hpctrain.tune.identity import differences, identity_of
+from hpctrain.tune.knobs import Knob, LeftOut
 from hpctrain.tune.machine import probe_machine
-from hpctrain.tune.store import SCHEMA, read_asked
+from hpctrain.tune.plan import knob_names, plan_knobs
+from hpctrain.tune.search import Limits
+from hpctrain.tune.situation import find_tune_facts
+from hpctrain.tune.store import read_asked
 from hpctrain.tune.tuned_file import FIRST_WORDS, given_tables, render_tables, with_settings
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smh])+|\d+(?:\.\d+)?")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuneAsked:
-    """The command line of ``hpctrain tune``."""
-
-    folder: Path
-    np: int | None = None
-    hosts_file: Path | None = None
-    host_list: str | None = None
-    cluster: str | None = None
-    config_name: str | None = None
-    overrides: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    budget: str = "10m"
-    out: Path = Path("tuned.toml")
-    seed: int = 0
-    allow_lossy: bool = False
-    oversubscribe: bool = False
-
-    @property
-    def names_a_job(self) -> bool:
-        """Whether it says what to tune, and not only where to go on."""
-        words = (self.np, self.hosts_file, self.host_list, self.cluster, self.config_name)
-        return any(word is not None for word in words) or bool(self.overrides or self.only)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +77,7 @@ def prepare_tuning(asked: TuneAsked, environ: Mapping[str, str]) -> Tuning:
     """
     earlier = read_asked(asked.folder)
     if earlier is not None and not asked.names_a_job:
-        asked = _from_identity(asked, earlier["asked"])
+        asked = as_before(asked, earlier["asked"])
     errors = _check_words(asked)
     prepared = None
     try:
@@ -115,14 +91,14 @@ def prepare_tuning(asked: TuneAsked, environ: Mapping[str, str]) -> Tuning:
         raise PlanError(*errors)
     config = replace(prepared.config, launch=replace(prepared.config.launch, np=plan.np))
     base = given_tables(config)
-    identity = _identity(asked, base)
+    identity = identity_of(asked, base)
     tune_facts = find_tune_facts(config, plan, facts, prepared, environ)
     knobs, left_out = plan_knobs(tune_facts, asked.only)
     errors = [f"--only: {each.name} does not apply here: {each.why}."
               for each in left_out if each.name in asked.only]  # fmt: skip
     if not knobs and not errors:
         errors.append("nothing to tune here. See what applies, and why: hpctrain tune --dry-run")
-    errors += _differences(asked.folder, earlier, identity)
+    errors += differences(asked.folder, earlier, identity)
     if errors:
         raise PlanError(*errors)
     return Tuning(
@@ -139,38 +115,6 @@ def prepare_tuning(asked: TuneAsked, environ: Mapping[str, str]) -> Tuning:
         identity=identity,
         known=earlier is not None,
         warnings=(*prepared.warnings, *plan.warnings),
-    )
-
-
-def find_tune_facts(
-    config: Config, plan: LaunchPlan, facts: Facts, prepared: Prepared, environ: Mapping[str, str]
-) -> TuneFacts:
-    """Return what the choice of knobs depends on; pure but for Horovod's stamp."""
-    names = [place.host for place in plan.placement]
-    known = [facts.of(name) for name in names]
-    shares = [
-        max(1, host.cores // place.ranks)
-        for host, place in zip(known, plan.placement, strict=True)
-        if host is not None
-    ]
-    native = config.comm.exchange == "native" or (
-        config.comm.exchange == "auto" and config.comm.backend == "ddp" and not config.optim.sharded
-    )
-    own_model = config.model.factory is not None
-    stamp = read_horovod_stamp()
-    return TuneFacts(
-        np=plan.np,
-        nodes=len(names),
-        cores_per_rank=min(shares) if len(shares) == len(names) else None,
-        mpi_flavour=facts.mpi_flavour,
-        backend=config.comm.backend,
-        exchange="native" if native else "buckets",
-        uses_gpus=not prepared.request.counts_cores and facts.any_gpus(names),
-        has_nccl=stamp is None or stamp.nccl is not None,
-        has_rdma=any(host.rdma_ports for host in known if host is not None),
-        gradient_bytes=None if own_model else 4 * count_parameters(resolve_model(config.model)),
-        given=_flat(given_tables(config)),
-        shell=frozenset(environ),
     )
 
 
@@ -259,65 +203,6 @@ def _trial_config(config: Config, base: Mapping[str, Mapping[str, Any]]) -> str:
     tables.get("train", {}).pop("tokens", None)
     tables.get("launch", {}).pop("np", None)
     return render_tables(tables)
-
-
-def _identity(asked: TuneAsked, base: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "asked": {
-            "host_list": asked.host_list,
-            "cluster": asked.cluster,
-            "only": list(asked.only),
-            "seed": asked.seed,
-            "oversubscribe": asked.oversubscribe,
-            "allow_lossy": asked.allow_lossy,
-        },
-        "settings": _flat(base),
-    }
-
-
-def _from_identity(asked: TuneAsked, saved: Mapping[str, Any]) -> TuneAsked:
-    """Take over what an earlier process was asked, where the command line names no job."""
-    return replace(
-        asked,
-        host_list=saved["host_list"],
-        cluster=saved["cluster"],
-        only=tuple(saved["only"]),
-        seed=saved["seed"],
-        oversubscribe=saved["oversubscribe"],
-        allow_lossy=saved["allow_lossy"] or asked.allow_lossy,
-    )
-
-
-def _differences(
-    folder: Path, earlier: Mapping[str, Any] | None, identity: Mapping[str, Any]
-) -> list[str]:
-    """Return where this is not the tuning that the directory holds."""
-    if earlier is None:
-        return []
-    errors = []
-    for part, sign in (("settings", ""), ("asked", "--")):
-        before, now = earlier[part], identity[part]
-        for key in sorted({*before, *now} - {"allow_lossy"}):
-            if before.get(key) != now.get(key):
-                errors.append(
-                    f"{folder}: holds measurements of another tuning, {sign}{key} is "
-                    f"{now.get(key)!r} here; expected {before.get(key)!r}. Go on with that one "
-                    f"by: hpctrain tune --dir {folder}, or give another --dir."
-                )
-    return errors
-
-
-def _flat(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return ``section.key`` → value, tables in sections as ``section.key.name``."""
-    flat: dict[str, Any] = {}
-    for section, values in tables.items():
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                flat |= {f"{section}.{key}.{name}": inner for name, inner in value.items()}
-            else:
-                flat[f"{section}.{key}"] = value
-    return flat
 
 
 def settings_of(knobs: Sequence[Knob], arm: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import click
 from hpctrain.errors import BenchError
 from hpctrain.tune import show
 from hpctrain.tune.arms import arm_name
-from hpctrain.tune.halving import LEAST_PAIRS, Search
+from hpctrain.tune.halving import LEAST_PAIRS
 from hpctrain.tune.measure import run_search
 from hpctrain.tune.request import Tuning
+from hpctrain.tune.search import Search
 from hpctrain.tune.store import TuneStore
 from hpctrain.tune.tuned_file import render_tuned
 from hpctrain.tune.verdict import Verdict, judge
@@ -33,7 +34,7 @@ def run_tuning(tuning: Tuning, *, as_json: bool = False) -> Verdict:
     finally:
         console.close()
         store.close()
-    if not search.finalists:
+    if not search.pairs:
         raise BenchError(
             f"--budget: no time for a comparison, got {show.duration(tuning.limits.budget_s)}; "
             f"a trial takes {search.trial_s:.1f} s, expected at least "

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from hpctrain.tune.arms import arm_name
-from hpctrain.tune.halving import Ask, Measured, Search, count_trials
+from hpctrain.tune.halving import count_trials
 from hpctrain.tune.request import Tuning
+from hpctrain.tune.search import Ask, Measured, Search
 from hpctrain.tune.verdict import Verdict
 
 PLAIN_INTERVAL_S = 5.0
@@ -24,7 +25,7 @@ def plan_as_json(tuning: Tuning) -> dict[str, Any]:
         "budget_s": tuning.limits.budget_s,
         "steps_a_trial": tuning.limits.steps,
         "most_steps_a_candidate": tuning.limits.most_steps,
-        "most_trials": count_trials(sum(map(len, tuning.values.values()))),
+        "most_trials": count_trials(tuning.values),
         "machine": dict(tuning.machine),
         "knobs": [
             {"name": k.name, "now": k.base, "values": [v.label for v in k.values],
@@ -43,7 +44,7 @@ def print_plan(tuning: Tuning, *, err: bool) -> None:
         click.echo(f"    {knob.reason} ({knob.source})", err=err)
     for each in tuning.left_out:
         click.echo(f"not tried: {each.name}: {each.why}", err=err)
-    most = count_trials(sum(map(len, tuning.values.values())))
+    most = count_trials(tuning.values)
     limits = tuning.limits
     click.echo(
         f"at most {most} trials of {limits.steps} steps, {limits.most_steps} steps a candidate; "

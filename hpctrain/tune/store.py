@@ -24,7 +24,7 @@ from typing import Any
 
 from hpctrain.errors import BenchError
 from hpctrain.tune.arms import Arm
-from hpctrain.tune.halving import Ask, Measured
+from hpctrain.tune.search import Ask, Measured
 
 SCHEMA = 1
 

@@ -2,7 +2,8 @@
 
 A pair is two candidates in the same round, one after the other, so what slows the machine for a
 while slows both. A gain is how many times as fast; its spread is from the lower to the upper
-quartile. A choice whose spread reaches 1 is not taken.
+quartile. A choice whose spread reaches 1 is not taken, nor one that gains less than 1 %: fewer
+settings are better than more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpctrain.tune.arms import DEFAULT, Arm, arm_name
-from hpctrain.tune.halving import FINAL, LEAST_PAIRS, Search
+from hpctrain.tune.halving import LEAST_PAIRS
+from hpctrain.tune.search import FINAL, Search
+
+LEAST_GAIN = 1.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,8 @@ class Gain:
 
     @property
     def is_sure(self) -> bool:
-        """Whether the spread stays above 1, over enough pairs."""
-        return self.pairs >= LEAST_PAIRS and self.low > 1.0
+        """Whether it is worth a setting: the spread stays above 1, over enough pairs."""
+        return self.pairs >= LEAST_PAIRS and self.low > 1.0 and self.median >= LEAST_GAIN
 
     def __str__(self) -> str:
         pairs = f"{self.pairs} pair{'s' * (self.pairs != 1)}"
@@ -83,9 +87,7 @@ def judge(
         values: knob → the values that were to be tried.
         lossy: knobs that may not be chosen, because they change the numbers.
     """
-    arm = _best_finalist(search, lossy)
-    while len(arm) > 1 and (simpler := _without_doubtful(arm, search)) is not None:
-        arm = simpler
+    arm = _simplest(_best_finalist(search, lossy), search)
     choices = [_judge_knob(knob, labels, arm, search, lossy) for knob, labels in values.items()]
     return Verdict(arm, gain_of(search, arm, DEFAULT) if arm else None, tuple(choices))
 
@@ -129,15 +131,14 @@ def _without(arm: Arm, knob: str) -> Arm:
     return tuple(pair for pair in arm if pair[0] != knob)
 
 
-def _without_doubtful(arm: Arm, search: Search) -> Arm | None:
-    """Return the arm without the choice that gains least, if that gain is within its spread."""
-    gains = {knob: gain_of(search, arm, _without(arm, knob), only_final=False) for knob, _ in arm}
-    doubtful = {
-        knob: gain.median
-        for knob, gain in gains.items()
-        if gain is not None and not gain.is_sure and _is_sure(_without(arm, knob), search)
-    }
-    return _without(arm, min(doubtful, key=lambda k: doubtful[k])) if doubtful else None
+def _simplest(arm: Arm, search: Search) -> Arm:
+    """Return the finalist with the fewest of an arm's choices that is not surely slower."""
+    parts = [part for part in search.finalists if set(part) < set(arm) and _is_sure(part, search)]
+    for part in sorted(parts, key=lambda part: (len(part), part)):
+        gain = gain_of(search, arm, part, only_final=False)
+        if gain is not None and not gain.is_sure:
+            return part
+    return arm
 
 
 def _is_sure(arm: Arm, search: Search) -> bool:
@@ -171,5 +172,6 @@ def _judge_knob(
     elif gain.is_sure:
         why = "another set of choices was faster, and it adds nothing to that"
     else:
-        why = "within the spread" if gain.pairs >= LEAST_PAIRS else "fell behind the others early"
+        why = "within the spread" if gain.low <= 1.0 else f"gains less than {LEAST_GAIN - 1:.0%}"
+        why = why if gain.pairs >= LEAST_PAIRS else "fell behind the others early"
     return Choice(knob=knob, value=value, taken=False, gain=gain, why=why)
