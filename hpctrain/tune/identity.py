@@ -13,6 +13,7 @@ from hpctrain.tune.store import SCHEMA
 
 
 def identity_of(asked: TuneAsked, base: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what makes the measurements of two processes comparable, as JSON-ready values."""
     return {
         "schema": SCHEMA,
         "asked": {

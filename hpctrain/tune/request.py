@@ -17,7 +17,7 @@ from hpctrain.hosts import Host
 from hpctrain.launch.plan import plan_launch
 from hpctrain.launch.prepare import Asked, Prepared, check_trainer, gather_facts, prepare_request
 from hpctrain.tune.asked import TuneAsked
-from hpctrain.tune.identity import differences, identity_of
+from hpctrain.tune.identity import as_before, differences, identity_of
 from hpctrain.tune.knobs import Knob, LeftOut
 from hpctrain.tune.machine import probe_machine
 from hpctrain.tune.plan import knob_names, plan_knobs
