@@ -85,7 +85,8 @@ def search_arms(
     yield from _round([DEFAULT, *alone], search, "alone", seed, rest)
     again = better_half_of_each_knob(search.ranked(search.measured(alone)))
     rest -= len(again) + 1
-    yield from _rung([DEFAULT, *again], search, "again", seed, rest)
+    if len(alone) > 1:
+        yield from _rung([DEFAULT, *again], search, "again", seed, rest)
     faster = search.faster(again)
     extra = [arm for arm in faster if arm[0][0] in never_chosen][:1]
     best = [arm for arm in faster if arm[0][0] not in never_chosen]

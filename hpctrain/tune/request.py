@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from hpctrain.config import Config
-from hpctrain.errors import ConfigError, HostfileError, HpctrainError, PlanError, did_you_mean
+from hpctrain.errors import (
+    ConfigError,
+    HostfileError,
+    HpctrainError,
+    PlanError,
+    did_you_mean,
+    raise_all,
+)
+from hpctrain.facts import Facts
 from hpctrain.hosts import Host
-from hpctrain.launch.plan import plan_launch
+from hpctrain.launch.plan import LaunchPlan, plan_launch
 from hpctrain.launch.prepare import Asked, Prepared, check_trainer, gather_facts, prepare_request
 from hpctrain.tune.asked import TuneAsked
 from hpctrain.tune.identity import as_before, differences, identity_of
@@ -78,29 +86,22 @@ def prepare_tuning(asked: TuneAsked, environ: Mapping[str, str]) -> Tuning:
     earlier = read_asked(asked.folder)
     if earlier is not None and not asked.names_a_job:
         asked = as_before(asked, earlier["asked"])
-    errors = _check_words(asked)
-    prepared = None
-    try:
-        prepared = _prepare_run(asked, earlier, environ)
-        facts = gather_facts(prepared, environ)
-        check_trainer(prepared.config, facts)
-        plan = plan_launch(prepared.request, facts)
-    except (ConfigError, HostfileError, PlanError) as wrong:
-        errors += wrong.messages
-    if errors or prepared is None:
-        raise PlanError(*errors)
+    prepared, facts, plan = _plan_run(asked, earlier, environ)
     config = replace(prepared.config, launch=replace(prepared.config.launch, np=plan.np))
     base = given_tables(config)
     identity = identity_of(asked, base)
-    tune_facts = find_tune_facts(config, plan, facts, prepared, environ)
-    knobs, left_out = plan_knobs(tune_facts, asked.only)
-    errors = [f"--only: {each.name} does not apply here: {each.why}."
-              for each in left_out if each.name in asked.only]  # fmt: skip
+    knobs, left_out = plan_knobs(
+        find_tune_facts(config, plan, facts, prepared, environ), asked.only
+    )
+    errors = [
+        f"--only: {each.name} does not apply here: {each.why}."
+        for each in left_out
+        if each.name in asked.only
+    ]
     if not knobs and not errors:
         errors.append("nothing to tune here. See what applies, and why: hpctrain tune --dry-run")
     errors += differences(asked.folder, earlier, identity)
-    if errors:
-        raise PlanError(*errors)
+    raise_all(PlanError, errors)
     return Tuning(
         asked=asked,
         np=plan.np,
@@ -116,6 +117,22 @@ def prepare_tuning(asked: TuneAsked, environ: Mapping[str, str]) -> Tuning:
         known=earlier is not None,
         warnings=(*prepared.warnings, *plan.warnings),
     )
+
+
+def _plan_run(
+    asked: TuneAsked, earlier: Mapping[str, Any] | None, environ: Mapping[str, str]
+) -> tuple[Prepared, Facts, LaunchPlan]:
+    """Plan the run that is to be tuned; all that is wrong is told at once."""
+    errors = _check_words(asked)
+    try:
+        prepared = _prepare_run(asked, earlier, environ)
+        facts = gather_facts(prepared, environ)
+        check_trainer(prepared.config, facts)
+        plan = plan_launch(prepared.request, facts)
+    except (ConfigError, HostfileError, PlanError) as wrong:
+        raise PlanError(*errors, *wrong.messages) from wrong
+    raise_all(PlanError, errors)
+    return prepared, facts, plan
 
 
 def parse_duration_s(text: str) -> float:
