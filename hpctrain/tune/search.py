@@ -98,23 +98,18 @@ class Search:
         return [arm for arm in arms if self.rounds and arm in self.rounds[-1].step_s]
 
     def ranked(self, arms: Sequence[Arm]) -> list[Arm]:
-        """Return the arms by their rounds in common, the fastest first; [] without any."""
-        common = [r for r in self.rounds if all(arm in r.step_s for arm in arms)]
-        if not common:
-            return []
-        logs = {a: statistics.fmean(math.log(r.step_s[a]) for r in common) for a in arms}
-        return sorted(arms, key=lambda arm: (logs[arm], arm))
+        """Return the arms by their best in common rounds, the fastest first; [] without any.
+
+        What disturbs a trial makes it slower, never faster, so of few values the smallest says
+        most (Chen and Revels 2016, "Robust benchmarking in noisy environments").
+        """
+        best = self._best(arms)
+        return sorted(best, key=lambda arm: (best[arm], arm))
 
     def simplest_first(self, arms: Sequence[Arm]) -> list[Arm]:
         """Rank as :meth:`ranked`, but put the simplest of those that are about the best first."""
-        order = self.ranked(arms)
-        common = [r for r in self.rounds if all(arm in r.step_s for arm in arms)]
-        near = [
-            arm
-            for arm in order
-            if statistics.fmean(math.log(r.step_s[arm] / r.step_s[order[0]]) for r in common)
-            < math.log(ABOUT)
-        ]
+        order, best = self.ranked(arms), self._best(arms)
+        near = [arm for arm in order if best[arm] < ABOUT * best[order[0]]]
         first = min(near, key=len, default=None)
         return sorted(order, key=lambda arm: arm != first)
 
@@ -125,11 +120,15 @@ class Search:
         return ranked[: ranked.index(DEFAULT)] if ranked else []
 
     def effects(self, singles: Sequence[Arm]) -> dict[tuple[str, str], float]:
-        """Return the logarithm of each value's step over the default's, over their rounds."""
-        logs: dict[tuple[str, str], list[float]] = {}
-        for each in self.rounds:
-            for arm in singles:
-                if arm in each.step_s and DEFAULT in each.step_s and arm not in self.failed:
-                    ratio = each.step_s[arm] / each.step_s[DEFAULT]
-                    logs.setdefault(arm[0], []).append(math.log(ratio))
-        return {pair: statistics.fmean(values) for pair, values in logs.items()}
+        """Return the logarithm of each value's best step over the default's, in their rounds."""
+        found = {}
+        for arm in singles:
+            best = self._best([arm, DEFAULT])
+            if best and arm not in self.failed:
+                found[arm[0]] = math.log(best[arm] / best[DEFAULT])
+        return found
+
+    def _best(self, arms: Sequence[Arm]) -> dict[Arm, float]:
+        """Return the smallest step of each arm in the rounds that had them all; {} without any."""
+        common = [r for r in self.rounds if all(arm in r.step_s for arm in arms)]
+        return {arm: min(r.step_s[arm] for r in common) for arm in arms} if common else {}
