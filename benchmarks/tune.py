@@ -144,9 +144,8 @@ def main() -> None:
     tuning = prepare(folder)
     search, verdict = tune(tuning, folder, watch)
     grid = measure_rounds(tuning, folder, all_arms(tuning.values), "grid", 1, watch)
-    worth = [
-        arm for arm, (step_s,) in grid.items() if step_s <= WORTH_AGAIN * min(*grid.values())[0]
-    ]
+    longest_s = WORTH_AGAIN * min(min(values) for values in grid.values())
+    worth = [arm for arm, values in grid.items() if min(values) <= longest_s]
     extend(grid, measure_rounds(tuning, folder, worth, "grid again", 1, watch))
     extend(grid, measure_rounds(tuning, folder, fastest(grid, BEST), "best", BEST_ROUNDS, watch))
     best = fastest({arm: values for arm, values in grid.items() if len(values) > 2}, COMPARED)
