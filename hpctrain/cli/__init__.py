@@ -16,6 +16,7 @@ COMMANDS = {
     "run": ("hpctrain.cli.run", "Start a training run or any program under mpirun."),
     "runs": ("hpctrain.cli.runs", "List, show and remove runs."),
     "bench": ("hpctrain.cli.bench", "Measure scaling and collectives; predict and compare."),
+    "tune": ("hpctrain.cli.tune", "Measure which settings are fastest here."),
     "cluster": ("hpctrain.cli.cluster", "Make clusters, disturb and remove them."),
     "data": ("hpctrain.cli.data", "Prepare training data."),
     "export": ("hpctrain.cli.export", "Write a checkpoint's model for other programs."),

@@ -1,0 +1,67 @@
+"""What a tuning was measured on, for people who read its file later."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from hpctrain import __version__
+from hpctrain.facts import Facts
+from hpctrain.launch.plan import LaunchPlan
+from hpctrain.launch.start import git_commit
+
+PACKAGES = ("torch", "horovod")
+
+
+def probe_machine(plan: LaunchPlan, facts: Facts) -> dict[str, str]:
+    """Return hardware, versions, hosts and date, each in words."""
+    found = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "hardware": _hardware(plan, facts),
+        "hosts": ", ".join(f"{place.host}:{place.ranks}" for place in plan.placement),
+        "mpi": f"{facts.mpi_flavour} {facts.mpi_version}",
+        "python": platform.python_version(),
+        "hpctrain": __version__,
+        "commit": git_commit() or "unknown",
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def describe_machine(machine: Mapping[str, str]) -> list[str]:
+    """Return what :func:`probe_machine` found, as lines."""
+    versions = [f"{name} {machine[name]}" for name in (*PACKAGES, "python", "hpctrain")]
+    return [
+        f"{machine['hardware']}; ranks on {machine['hosts']}",
+        ", ".join([machine["mpi"], *versions]),
+    ]
+
+
+def _hardware(plan: LaunchPlan, facts: Facts) -> str:
+    """Describe the first host: the launcher may be another kind of machine."""
+    first = facts.of(plan.placement[0].host)
+    if first is None:
+        return "hosts that were never asked what they are"
+    cores = f"{first.cores} core{'s' * (first.cores != 1)}"
+    if first.gpus:
+        kinds = " and ".join(sorted(set(first.gpus)))
+        return f"{len(first.gpus)} x {kinds}, {cores} a host"
+    if first is facts.launcher:
+        return f"{_cpu()}, {cores}"
+    return f"CPUs, {cores} a host"
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
