@@ -24,11 +24,15 @@ def imports_of(path):
             yield node.module.split(".")[0]
 
 
-def test_only_the_training_side_imports_torch():
+def is_rank_side(path):
+    return "train" in path.parts or ("bench" in path.parts and path.name.startswith("worker"))
+
+
+def test_only_the_rank_side_imports_torch():
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in MODULES
-        if HEAVY - {"numpy"} & set(imports_of(path)) and "train" not in path.parts
+        if HEAVY - {"numpy"} & set(imports_of(path)) and not is_rank_side(path)
     }
     assert found == set()
 

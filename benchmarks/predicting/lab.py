@@ -17,7 +17,7 @@ from hpctrain.bench.trial import Trial, run_trial
 from hpctrain.hosts import Host
 
 NODES, LAB = 4, "predict"
-WARMUP_STEPS, TIMED_STEPS = 6, 12
+WARMUP_STEPS, TIMED_STEPS = 5, 11
 # Open MPI's TCP sends messages up to this without asking first. With its default of 64 KiB the
 # answer waits behind data that go the other way, so that an exchange takes once or twice as long
 # as it should, by chance.
@@ -27,7 +27,7 @@ EAGER = ("--mca", "btl_tcp_eager_limit", str(EAGER_BYTES),
 RING = ("--mca", "coll_tuned_use_dynamic_rules", "1", "--mca", "coll_tuned_allreduce_algorithm",
         "4")  # fmt: skip
 ALLREDUCE_BYTES = (8, 65_536, 262_144, 1_048_576, 4_194_304)
-ALLREDUCE_S = 2.0  # a size, about
+ALLREDUCE_S = 1.2  # a size, about
 FACTORY = "hpctrain.bench.worker_timed_model"
 
 
