@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from hpctrain.errors import ConfigError, did_you_mean, raise_all
 from hpctrain.gpu_peaks import peak_flops
-from hpctrain.scaling_model.step import BucketModel, StepModel, plan_bucket_models
+from hpctrain.scaling_model.step import (
+    GRADIENT_BYTES,
+    HOROVOD_CYCLE_S,
+    MIB,
+    WIRE_FACTORS,
+    BucketModel,
+    StepModel,
+    plan_bucket_models,
+)
 from hpctrain.train.flops import flops_per_token
 from hpctrain.train.presets import ModelSize, count_parameters
 
-MIB = 1024 * 1024
-GRADIENT_BYTES = 4  # gradients are fp32 always
-WIRE_FACTORS = {"none": 1.0, "fp16": 0.5, "bf16": 0.5}
 # Names as clouds and people write them → what the driver says (hpctrain.gpu_peaks).
 GPUS = {
     "v100": "Tesla V100-SXM2-32GB",
@@ -34,7 +39,6 @@ PUBLISHED_ERROR, GIVEN_ERROR = 0.10, 0.05
 # How much GPUs of a job differ from step to step: not published anywhere that we know of. That of
 # the llm-foundry curve on 8 to 64 H100 (benchmarks/predict.py curve) is at most this.
 ASSUMED_JITTER = 0.01
-HOROVOD_CYCLE_S = 1e-3
 
 
 def plan_step_model(

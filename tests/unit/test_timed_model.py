@@ -10,8 +10,10 @@ import torch  # noqa: E402
 
 from hpctrain.bench import worker_timed_model  # noqa: E402
 from hpctrain.errors import ConfigError  # noqa: E402
+from hpctrain.scaling_model.calibrate import cpu_cycle_s  # noqa: E402
 from hpctrain.scaling_model.step import plan_bucket_models  # noqa: E402
 from hpctrain.train.buckets import ALIGNMENT, plan_buckets  # noqa: E402
+from hpctrain.train.comm_horovod import choose_cycle_ms  # noqa: E402
 from hpctrain.train.communicator import Communicator  # noqa: E402
 from hpctrain.train.exchange import BucketExchange  # noqa: E402
 from hpctrain.train.model import sum_token_losses  # noqa: E402
@@ -51,3 +53,8 @@ def test_modelled_buckets_are_the_trainers(bucket):
     modelled = plan_bucket_models([4.0 * numel for numel in numels], 4.0 * bucket)
     assert all(numel % ALIGNMENT == 0 for numel in numels)
     assert [4.0 * layout.numel for layout in laid_out] == [b.bytes_ for b in modelled]
+
+
+@pytest.mark.parametrize("flops", [1e8, 1e9, 5e9, 33e9, 1e12])
+def test_the_modelled_cycle_is_the_trainers(flops):
+    assert 1e3 * cpu_cycle_s(flops) == pytest.approx(choose_cycle_ms(flops, threads=1))
