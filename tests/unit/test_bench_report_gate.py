@@ -5,7 +5,15 @@ import math
 from pathlib import Path
 
 import pytest
-from benches import PARTS, foreign_sample, make_case, make_plan, make_sample, store, write_bench
+from bench_values import (
+    PARTS,
+    foreign_sample,
+    make_case,
+    make_plan,
+    make_sample,
+    store,
+    write_bench,
+)
 
 from hpctrain.bench.report.analyse import analyse_bench
 from hpctrain.bench.report.write import write_report
