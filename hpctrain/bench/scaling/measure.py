@@ -95,7 +95,9 @@ class Measurement:
             with self.console.working(text):
                 wall_s = self._run(trial)
             steps: tuple[float, ...] = ()
-            if not self.bench.program:
+            if self.bench.program:  # is there anything to read at all?
+                read_trial(self.bench, case, 0, trial.run_path, 0.0, wall_s)
+            else:
                 steps = read_sample(trial.run_path, 0).step_time_s
             found.append(calibrate(case.np, wall_s, steps))
         return found
@@ -115,16 +117,17 @@ class Measurement:
         """Say how long it takes, and what it costs."""
         plan, console = self.folder.plan, self.console
         if self.folder.went_on:
-            console.say(f"{self.folder.path}: goes on, {len(self.folder.samples)} trials are there")
+            done = _count(len(self.folder.samples), "trial")
+            console.say(f"{self.folder.path}: goes on after {done}")
         for note in self.bench.notes:
             console.say(note)
         load = probe_load()
         if load > BUSY_LOAD:
             console.warn(f"this machine is busy, load {load:.2f}: expect spread, repeat when quiet")
         total_s = self._remaining_s()
-        each = [self.estimates_s[case.key] for case in plan.cases]
-        low, high = render_duration(min(each)), render_duration(max(each))
-        words = [f"{_count(len(self.trials), 'trial')} of {len(plan.cases)} cases, {low} to {high}"]
+        each = [render_duration(self.estimates_s[case.key]) for case in plan.cases]
+        span = each[0] if each[0] == each[-1] else f"{each[0]} to {each[-1]}"
+        words = [f"{_count(len(self.trials), 'trial')} of {_count(len(each), 'case')}, {span} each"]
         words += [_count(len(self.allreduces), "all-reduce sweep")] if self.allreduces else []
         console.say(f"{', '.join(words)}: about {render_duration(total_s)} in all")
         if plan.usd_per_hour is not None:

@@ -103,11 +103,12 @@ class BenchConsole:
         self._count += 1
         took = render_duration(time.monotonic() - self._begun_s)
         self._begun_s = time.monotonic()
+        line = f"{self._count}/{self._total} {self._title}: {words}, took {took}"
         if self._progress is not None:
             self._progress.update(self._task, completed=self._count)
-            return
-        left = f"; eta {self._eta()}" if self._count < self._total else ""
-        self.say(f"{self._count}/{self._total} {self._title}: {words}, took {took}{left}")
+        elif self._count < self._total:
+            line += f"; eta {self._eta()}"
+        self.say(line)
 
     def _eta(self) -> str:
         spent_s = time.monotonic() - getattr(self, "_begun_s", time.monotonic())

@@ -87,14 +87,14 @@ def open_bench(path: Path, plan: BenchPlan, config: Config) -> Iterator[BenchFol
 
 def describe_differences(path: Path, before: BenchPlan, now: BenchPlan) -> list[str]:
     """Return in what a measurement differs from the one that it is to go on with; pure."""
-    messages = [
+    found = list(_differing(before, now))
+    # What the cases are made of says it better than they do.
+    telling = [each for each in found if each[0] != "cases"] or found
+    return [
         f"--out: {path} holds a measurement with another {name}, got {_short(new)}; expected "
         f"{_short(old)}. Ask for the same, or choose another --out."
-        for name, old, new in _differing(before, now)
+        for name, old, new in telling
     ]
-    cases = "--out: " + f"{path} holds a measurement with another cases"
-    # What the cases are made of says it better.
-    return [m for m in messages if not m.startswith(cases)] or messages
 
 
 def commit_warning(before: BenchPlan, now: BenchPlan) -> str | None:
