@@ -120,6 +120,7 @@ def test_the_plots_have_no_color_of_their_own_in_the_page(folder):
     fixed = set(re.findall(r"(?<!, )#[0-9a-fA-F]{6}\b", drawn)) - {"#000000"}
     assert fixed == set()
     assert "var(--vermillion" in drawn
+    assert '="var(' not in drawn
 
 
 def test_the_same_figures_stand_in_every_file(folder):

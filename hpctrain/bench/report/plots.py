@@ -149,7 +149,9 @@ def _draw_efficiency(report: Report, axes: Any) -> None:
         ),
     )  # fmt: skip
     axes.axhline(100, linestyle=":", color=COLORS["ink"][0], linewidth=1.2, label="ideal")
-    axes.set_ylabel("efficiency, %")
+    bases = {(size.np, size.nodes) for size in report.sizes if size.is_baseline}
+    against = f" of {say_ranks(*min(bases))}" if len(bases) == 1 else ""
+    axes.set_ylabel(f"rate a rank, %{against}")
     axes.set_ylim(bottom=0, top=max(105, axes.get_ylim()[1]))
     axes.legend()
 
