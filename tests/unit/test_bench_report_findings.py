@@ -196,7 +196,7 @@ def test_findings_name_the_link_and_what_would_help():
     assert "The link gives 0.02 GB/s where this model needs" in words
     assert "accumulating 4 steps" in words
     assert "fp16 compression (comm.compression)" in words
-    assert "The scaling model predicted 1 step" in report.findings[1]
+    assert f"The scaling model predicts the step of {cases[1].key}, " in report.findings[1]
 
 
 def test_a_straggler_is_named_in_the_findings():

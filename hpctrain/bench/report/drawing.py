@@ -75,8 +75,8 @@ def _style(key: str, standalone: bool) -> dict[str, Any]:
     ink, grid, paper = (COLORS[name][0] for name in ("ink", "grid", "paper"))
     return {
         "svg.fonttype": "path" if standalone else "none", "svg.hashsalt": key,
-        "font.size": 10,
-        "font.sans-serif": ["DejaVu Sans"], "text.color": ink, "axes.labelcolor": ink, "axes.edgecolor": grid,
+        "font.size": 10, "font.sans-serif": ["DejaVu Sans"], "text.color": ink,
+        "axes.labelcolor": ink, "axes.edgecolor": grid,
         "xtick.color": ink, "ytick.color": ink, "xtick.labelcolor": ink, "ytick.labelcolor": ink,
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
         "axes.grid.axis": "y", "grid.color": grid, "grid.linewidth": 0.6, "axes.axisbelow": True,
