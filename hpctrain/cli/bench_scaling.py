@@ -214,10 +214,13 @@ def _asked(
 
 def _report(folder: Path, *, as_json: bool) -> None:
     from hpctrain.bench.report import print_summary, write_report
+    from hpctrain.bench.report.write import report_files
 
     report = write_report(folder)
     if as_json:
-        record = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        click.echo(json.dumps(record, indent=2))
-    else:
-        print_summary(report)
+        click.echo(json.dumps(report.as_json(), indent=2))
+        return
+    print_summary(report)
+    click.echo()
+    for path in report_files(folder):
+        click.echo(f"wrote {path}")

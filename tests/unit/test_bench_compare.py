@@ -1,17 +1,16 @@
 """Comparing two measurements: no alarm on noise, an alarm on a loss, and like only with like."""
 
-import dataclasses
 import itertools
 import json
 import random
 
 import pytest
-from benches import ENVIRONMENT, PARTS, make_case, make_plan, make_sample, store, write_bench
+from bench_values import ENVIRONMENT, PARTS, make_case, make_plan, make_sample, store, write_bench
 from click.testing import CliRunner
 
 from hpctrain.bench.report.compare import SMALLEST_DIFFERENCE
 from hpctrain.bench.report.pairs import judge_ratio
-from hpctrain.bench.report.spread import estimate_ratio
+from hpctrain.bench.report.spread import _rank_sum_counts, estimate_ratio
 from hpctrain.cli import cli
 from hpctrain.errors import BenchError
 
@@ -66,8 +65,6 @@ def test_the_interval_against_every_order():
     for chosen in places:
         others = [place for place in range(7) if place not in chosen]
         counts[sum(one > other for one in chosen for other in others)] += 1
-    from hpctrain.bench.report.spread import _rank_sum_counts
-
     assert _rank_sum_counts(3, 4) == counts
     assert estimate_ratio([1.0] * 3, [1.0] * 4).confidence == pytest.approx(1 - 2 / 35)
 
@@ -188,4 +185,3 @@ def test_few_repeats_are_compared_with_a_warning(tmp_path):
     bench(a), bench(b, repeats=2, factor=0.5)
     done = compare(a, b, "--fail-below", "0.95")
     assert "too few repeats to judge" in done.output
-    assert dataclasses.is_dataclass(estimate_ratio([1.0], [1.0]))

@@ -2,12 +2,12 @@
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from benches import (
-    ENVIRONMENT,
+from bench_values import (
     PARTS,
     foreign_sample,
     make_allreduce,
@@ -19,9 +19,10 @@ from benches import (
 )
 from click.testing import CliRunner
 
-from hpctrain.bench.report import print_summary, write_report
+from hpctrain.bench.report import print_summary, read_report, write_report
 from hpctrain.bench.report.tables import plan_tables
 from hpctrain.cli import cli
+from hpctrain.errors import BenchError
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -97,13 +98,13 @@ def test_the_page_needs_nothing_from_elsewhere(folder):
 
 
 def test_the_page_holds_every_table_every_case_and_four_plots(folder):
-    report = write_report(folder)
+    report = read_report(folder)
     text = (folder / "report.html").read_text()
     page = Page(text)
     assert page.tables == len(plan_tables(report)) + 1
     for case in CASES:
         assert case.key in page.text
-    assert text.count('<svg role="img"') + text.count("<svg viewBox") >= 4
+    assert text.count("<svg") == 4
     assert text.count("</title>") == 5
     assert text.count("</desc>") == 4
     for key in ("rate", "efficiency", "steps", "bus"):
@@ -119,10 +120,11 @@ def test_the_plots_have_no_color_of_their_own_in_the_page(folder):
     fixed = set(re.findall(r"(?<!, )#[0-9a-fA-F]{6}\b", drawn)) - {"#000000"}
     assert fixed == set()
     assert "var(--vermillion" in drawn
+    assert '="var(' not in drawn
 
 
 def test_the_same_figures_stand_in_every_file(folder):
-    report = write_report(folder)
+    report = read_report(folder)
     record = json.loads((folder / "report.json").read_text())
     markdown = (folder / "report.md").read_text()
     page = Page((folder / "report.html").read_text())
@@ -164,7 +166,7 @@ def test_a_report_without_parts_has_two_plots(tmp_path):
 
 
 def test_without_matplotlib_there_is_no_page_but_the_rest(folder, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     report = write_report(folder)
     assert not (folder / "report.html").exists()
     assert any("pip install 'hpctrain[report]'" in warning for warning in report.warnings)
@@ -176,7 +178,7 @@ def test_without_matplotlib_there_is_no_page_but_the_rest(folder, monkeypatch):
 def test_the_summary_fits_a_narrow_terminal(folder, capsys):
     from rich.console import Console
 
-    print_summary(write_report(folder), Console(width=80, highlight=False, markup=False))
+    print_summary(read_report(folder), Console(width=80, highlight=False, markup=False))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert any("weak, fp32, 4 ranks on 2 nodes" in line for line in lines)
@@ -197,8 +199,5 @@ def test_the_command_writes_the_report_again_and_its_plots(folder, tmp_path):
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
-    from hpctrain.errors import BenchError
-
     with pytest.raises(BenchError, match="no measurement"):
         write_report(tmp_path)
-    assert ENVIRONMENT["cores"] == "8"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from benches import (
+from bench_values import (
     ENVIRONMENT,
     PARTS,
     foreign_sample,
@@ -157,23 +157,20 @@ def test_in_strong_scaling_the_model_gets_the_share_of_the_work():
 
 
 @pytest.mark.parametrize(
-    ("hosts", "config", "why"),
+    ("measured", "config", "why"),
     [
-        (4, {}, "no all-reduce was measured at np2-2nodes"),
-        (1, {}, None),
-        (4, {"optim": {"sharded": True}}, "not a sharded or missing exchange"),
+        ((1, 2), {}, "no all-reduce was measured at np2-2nodes"),
+        ((2,), {}, "no run of one rank to calibrate from"),
+        ((1, 2), {"optim": {"sharded": True}}, "not a sharded or missing exchange"),
     ],
 )
-def test_without_a_calibration_it_says_why(hosts, config, why):
-    one, two = make_case(1), make_case(2, nodes=2)
-    environment = ENVIRONMENT | {"hosts": [dict(host, cores=hosts) for host in NODES]}
-    report = analyse(
-        [*repeat(one), *repeat(two)], [one, two], environment=environment,
-        asked={"config": config},
-    )  # fmt: skip
-    forecast = report.size(two.key).forecast
-    assert forecast.kind == "none"
-    assert (why or "no all-reduce") in forecast.why
+def test_without_a_calibration_it_says_why(measured, config, why):
+    cases = [make_case(np, nodes=np) for np in (1, 2)]
+    stored = [each for case in cases if case.np in measured for each in repeat(case)]
+    report = analyse(stored, cases, environment=TWO_NODES, asked={"config": config})
+    forecast = report.size(cases[1].key).forecast
+    assert (forecast.kind, forecast.step_s) == ("none", None)
+    assert why in forecast.why
 
 
 def test_ranks_that_share_cores_are_beyond_the_model_and_named():
@@ -185,8 +182,9 @@ def test_ranks_that_share_cores_are_beyond_the_model_and_named():
         environment=ENVIRONMENT | {"hosts": hosts},
     )  # fmt: skip
     assert "4 ranks share 2 cores" in report.size(four.key).forecast.why
-    assert "takes 100 % longer than in the baseline: 4 ranks take turns on 2 cores" in (
-        report.findings[0]
+    assert (
+        "takes 100 % longer than in the baseline: 4 ranks take turns on 2 cores"
+        in (report.findings[0])
     )
 
 
@@ -198,7 +196,7 @@ def test_findings_name_the_link_and_what_would_help():
     assert "The link gives 0.02 GB/s where this model needs" in words
     assert "accumulating 4 steps" in words
     assert "fp16 compression (comm.compression)" in words
-    assert "The scaling model predicted 1 step" in report.findings[1]
+    assert f"The scaling model predicts the step of {cases[1].key}, " in report.findings[1]
 
 
 def test_a_straggler_is_named_in_the_findings():
@@ -208,8 +206,9 @@ def test_a_straggler_is_named_in_the_findings():
     report = analyse([*repeat(one), *repeat(four, [waits, waits, waits, slow])], [one, four])
     (straggler,) = report.size(four.key).stragglers
     assert (straggler.rank, straggler.host) == (3, "n1")
-    assert "Rank 3 on n1 is up to 71 % slower than the others, mostly in backward." in (
-        report.findings[0]
+    assert (
+        "Rank 3 on n1 is up to 71 % slower than the others, mostly in backward."
+        in (report.findings[0])
     )
 
 

@@ -5,7 +5,15 @@ import math
 from pathlib import Path
 
 import pytest
-from benches import PARTS, foreign_sample, make_case, make_plan, make_sample, store, write_bench
+from bench_values import (
+    PARTS,
+    foreign_sample,
+    make_case,
+    make_plan,
+    make_sample,
+    store,
+    write_bench,
+)
 
 from hpctrain.bench.report.analyse import analyse_bench
 from hpctrain.bench.report.write import write_report
@@ -98,6 +106,19 @@ def test_weak_scaling_over_n_beyond_the_spread():
 def test_weak_scaling_over_n_within_the_spread_is_reported():
     report = analyse(*rates(ONE, 0.36, 0.33, 0.37), *rates(TWO, 0.30, 0.34, 0.33))
     assert report.size(TWO.key).efficiency > 1
+
+
+def test_one_repeat_is_held_against_what_its_steps_differ_by():
+    steps = {"steady": (0.30,) * 8, "noisy": (0.25, 0.3, 0.3, 0.3, 0.3, 0.4, 0.4, 0.4)}
+    one = dataclasses.replace(make_sample(ONE, steps=8), step_time_s=(0.35,) * 8)
+    for name, times in steps.items():
+        two = dataclasses.replace(make_sample(TWO, steps=8), step_time_s=times, ranks=())
+        stored = store(ONE, dataclasses.replace(one, ranks=())), store(TWO, two)
+        if name == "steady":
+            with pytest.raises(BenchError, match="weak scaling over n"):
+                analyse(*stored)
+        else:
+            assert analyse(*stored).size(TWO.key).efficiency > 1.02
 
 
 def test_strong_scaling_over_n_is_marked_and_explained():

@@ -166,6 +166,8 @@ def _conditions(plan: BenchPlan, measured: Sequence[Measured]) -> list[tuple[str
         rows.append(("GPU", sample.device_name))
     if sample.params:
         rows.append(("model", f"{sample.params:,} parameters"))
+    precisions = dict.fromkeys(m.samples[0].precision or "the program's own" for m in measured)
+    rows.append(("precision", ", ".join(precisions)))
     steps = "its own" if plan.timed_steps is None else f"{plan.timed_steps}"
     rows.append(("steps", f"{steps} timed after {plan.warmup_steps} of warm-up, in each repeat"))
     rows.append(("repeats", f"{plan.repeats}, interleaved"))

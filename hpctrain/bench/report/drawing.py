@@ -75,7 +75,8 @@ def _style(key: str, standalone: bool) -> dict[str, Any]:
     ink, grid, paper = (COLORS[name][0] for name in ("ink", "grid", "paper"))
     return {
         "svg.fonttype": "path" if standalone else "none", "svg.hashsalt": key,
-        "font.size": 10, "text.color": ink, "axes.labelcolor": ink, "axes.edgecolor": grid,
+        "font.size": 10, "font.sans-serif": ["DejaVu Sans"], "text.color": ink,
+        "axes.labelcolor": ink, "axes.edgecolor": grid,
         "xtick.color": ink, "ytick.color": ink, "xtick.labelcolor": ink, "ytick.labelcolor": ink,
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
         "axes.grid.axis": "y", "grid.color": grid, "grid.linewidth": 0.6, "axes.axisbelow": True,
@@ -94,6 +95,8 @@ def _finish(svg: str, key: str, title: str, alt: str, standalone: bool) -> str:
     for name, (stand_in, light, _) in COLORS.items():
         color = light if standalone else f"var(--{name}, {light})"
         svg = re.sub(stand_in, color, svg, flags=re.IGNORECASE)
+    # Variables are sure to work in styles, not in attributes, where hatches have their color.
+    svg = re.sub(r'\b(fill|stroke)="(var\([^"]*\))"', r'style="\1: \2"', svg)
     head, _, body = svg.partition(">")
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
     if not standalone:  # in HTML the element knows its own names

@@ -247,10 +247,11 @@ def _describe_forecasts(sizes: Sequence[Size]) -> Iterator[str]:
     errors = {s.key: s.forecast.error for s in sizes if s.forecast.error is not None}
     if errors:
         worst = max(errors, key=lambda key: abs(errors[key]))
-        yield (
-            f"The scaling model predicted {len(errors)} step{'' if len(errors) == 1 else 's'}, at "
-            f"worst {100 * errors[worst]:+.0f} % off ({worst})."
-        )
+        off = f"{100 * errors[worst]:+.0f} % off"
+        if len(errors) == 1:
+            yield f"The scaling model predicts the step of {worst}, {off}."
+        else:
+            yield f"The scaling model predicts {len(errors)} steps, at worst {off} ({worst})."
 
 
 def _describe_inconclusive(sizes: Sequence[Size]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hpctrain.bench.report.measured import Measured, trial_mfu
 from hpctrain.bench.report.parts import find_missing_steps, split_step
+from hpctrain.bench.report.spread import FEW_REPEATS, measure_spread
 from hpctrain.bench.samples import PARTS as RANK_PARTS
 from hpctrain.bench.samples import RankSteps, Sample
 from hpctrain.bench.scaling.cases import BenchPlan, Case, StoredSample
@@ -54,7 +55,8 @@ def check_trials(folder: Path, plan: BenchPlan, samples: Sequence[StoredSample])
 def check_weak_speedups(pairs: Sequence[tuple[Measured, Measured]]) -> None:
     """Refuse weak-scaling speed-ups over n that the spread does not explain.
 
-    Even the slowest repeat is then faster, a rank, than the fastest of the baseline.
+    Even the slowest repeat is then faster, a rank, than the fastest of the baseline. Fewer than
+    FEW_REPEATS have no spread: then the middle half of their steps stands for it.
 
     Args:
         pairs: each measurement and its baseline.
@@ -64,8 +66,8 @@ def check_weak_speedups(pairs: Sequence[tuple[Measured, Measured]]) -> None:
     """
     problems = []
     for measured, baseline in pairs:
-        least = min(measured.rate.values) / measured.case.np
-        most = max(baseline.rate.values) / baseline.case.np
+        least = _rate_range(measured)[0] / measured.case.np
+        most = _rate_range(baseline)[1] / baseline.case.np
         if measured.case.mode == "weak" and least > most * OVER_LINEAR:
             runs = ", ".join(repeat.run for repeat in measured.repeats)
             problems.append(
@@ -76,6 +78,19 @@ def check_weak_speedups(pairs: Sequence[tuple[Measured, Measured]]) -> None:
                 "the baseline (load_before in samples.jsonl), other threads or another clock."
             )
     raise_all(BenchError, problems)
+
+
+def _rate_range(measured: Measured) -> tuple[float, float]:
+    """Return the lowest and the highest rate that were measured."""
+    values = list(measured.rate.values)
+    if len(values) < FEW_REPEATS:
+        for repeat in measured.repeats:
+            raw = repeat.metric or [
+                repeat.rate * repeat.step_s / step for step in repeat.step_time_s
+            ]
+            steps = measure_spread(raw)
+            values += [steps.q1, steps.q3]
+    return min(values), max(values)
 
 
 def explain_superlinear(measured: Measured, baseline: Measured) -> str | None:

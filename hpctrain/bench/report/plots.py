@@ -18,8 +18,8 @@ from hpctrain.bench.report.words import say_message, say_number, say_percent, sa
 
 PART_LOOKS = {
     "data": ("sky", ""), "forward": ("blue", ""), "backward": ("green", ""),
-    "exchange": ("vermillion", "///"), "waiting": ("orange", "..."),
-    "optimizer": ("purple", ""), "other": ("grey", "xxx"),
+    "exchange": ("vermillion", "//"), "waiting": ("orange", "."),
+    "optimizer": ("purple", ""), "other": ("grey", "xx"),
 }  # fmt: skip
 LINE_LOOKS = (
     ("blue", "o", "-"), ("vermillion", "s", "-"), ("green", "^", "-"), ("purple", "D", "-"),
@@ -149,7 +149,9 @@ def _draw_efficiency(report: Report, axes: Any) -> None:
         ),
     )  # fmt: skip
     axes.axhline(100, linestyle=":", color=COLORS["ink"][0], linewidth=1.2, label="ideal")
-    axes.set_ylabel("efficiency, %")
+    bases = {(size.np, size.nodes) for size in report.sizes if size.is_baseline}
+    against = f" of {say_ranks(*min(bases))}" if len(bases) == 1 else ""
+    axes.set_ylabel(f"rate a rank, %{against}")
     axes.set_ylim(bottom=0, top=max(105, axes.get_ylim()[1]))
     axes.legend()
 
@@ -179,6 +181,7 @@ def _draw_steps(report: Report, axes: Any) -> None:
         )  # fmt: skip
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     axes.set_xticks(range(len(sizes)), [_short_label(size, report) for size in sizes])
+    axes.set_xlabel("ranks")
     axes.set_ylabel("ms a step")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5))

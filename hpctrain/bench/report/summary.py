@@ -26,7 +26,11 @@ def print_summary(report: Report, console: Console | None = None) -> None:
     from rich.table import Table
 
     console = console or Console(highlight=False, markup=False)
-    table = Table(title=report.title, title_justify="left", box=None, pad_edge=False)
+    against = list(dict.fromkeys(say_case(report.size(size.baseline)) for size in report.sizes))
+    table = Table(
+        title=report.title, title_justify="left", box=None, pad_edge=False,
+        caption=f"speed-up and efficiency against: {'; '.join(against)}", caption_justify="left",
+    )  # fmt: skip
     with_mfu = any(size.mfu is not None for size in report.sizes)
     table.add_column("case", no_wrap=True)
     for heading in (report.sizes[0].unit, "speed-up", "efficiency", *(("MFU",) * with_mfu)):
