@@ -18,6 +18,9 @@ from hpctrain.bench.report.words import say_list, say_number, say_percent, say_r
 WORTH_POINTS = 3.0
 """Percent points that a part must have taken to be spoken of."""
 
+FAR_BEYOND = 4.0
+"""A loss so many times the quartile range of the efficiency is spoken of however wide that is."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ground:
@@ -76,9 +79,11 @@ def _describe(size: Size, ground: Ground) -> Iterator[str]:
     )
     if size.superlinear:
         yield f"That is {size.superlinear}."
-    if size.inconclusive:
+    if size.inconclusive and 1 - size.efficiency < FAR_BEYOND * (high - low):
         yield f"Nothing can be concluded from that: {size.inconclusive}."
     elif size.lost_points is not None:
+        if size.inconclusive:
+            yield f"That is rough ({size.inconclusive}), but the loss is far larger."
         yield from _describe_loss(size, ground)
 
 
@@ -149,7 +154,7 @@ def _explain_compute(size: Size, ground: Ground) -> str:
             f"{grew}: {most} ranks share one machine{on}, with its caches, memory bandwidth and "
             "the threads of the exchange."
         )
-    return f"{grew}: the threads of the exchange run on the cores that compute."
+    return f"{grew}: the exchange, with its threads, runs on the cores that compute."
 
 
 def _explain_waiting(size: Size) -> str:

@@ -110,14 +110,15 @@ def _find(measured: Sequence[Measured], target: Measured, np: int) -> Measured |
         and (m.case.np, m.case.precision, m.unit) == (np, target.case.precision, TOKENS)
         and m.parts_s is not None
     ]
-    # Another mode's run at the same placement would be the same ranks with another batch.
-    fitting = [m for m in fitting if m.case.placement != target.case.placement]
-
-    def distance(m: Measured) -> tuple[bool, bool]:
-        several = (m.case.nodes > 1) != (target.case.nodes > 1)
-        return m.case.mode != target.case.mode, several
-
-    return min(fitting, key=distance, default=None)
+    # Another mode's run at the same placement would be the same ranks with another batch; and an
+    # exchange over a network slows computing otherwise than one within a machine.
+    alike = [
+        m
+        for m in fitting
+        if m.case.placement != target.case.placement
+        and (np == 1 or (m.case.nodes > 1) == (target.case.nodes > 1))
+    ]
+    return min(alike, key=lambda m: m.case.mode != target.case.mode, default=None)
 
 
 def _pool(measured: Measured, target: Measured) -> Sample:
