@@ -30,7 +30,7 @@ from hpctrain.bench.scaling.trials import (
     plan_measured_trial,
 )
 from hpctrain.bench.trial import Trial, run_trial
-from hpctrain.errors import BenchError, RunDirectoryError
+from hpctrain.errors import HpctrainError, RunDirectoryError
 from hpctrain.rundir import check_removable
 
 END_OF_RUN_S = 30.0  # that a killed bench's last run may take to end its ranks
@@ -59,6 +59,7 @@ class Measurement:
 
     def __init__(self, bench: Bench, folder: BenchFolder, console: BenchConsole) -> None:
         self.bench, self.folder, self.console = bench, folder, console
+        self.load = probe_load()  # before our own
         plan = folder.plan
         self.trials = list(plan_order(plan.cases, plan.repeats, folder.samples))
         self.allreduces = dict(allreduce_placements(plan.cases)) if bench.allreduce else {}
@@ -121,9 +122,10 @@ class Measurement:
             console.say(f"{self.folder.path}: goes on after {done}")
         for note in self.bench.notes:
             console.say(note)
-        load = probe_load()
-        if load > BUSY_LOAD:
-            console.warn(f"this machine is busy, load {load:.2f}: expect spread, repeat when quiet")
+        if self.load > BUSY_LOAD:
+            console.warn(
+                f"this machine is busy, load {self.load:.2f}: expect spread, repeat when quiet"
+            )
         total_s = self._remaining_s()
         each = [render_duration(self.estimates_s[case.key]) for case in plan.cases]
         span = each[0] if each[0] == each[-1] else f"{each[0]} to {each[-1]}"
@@ -153,7 +155,7 @@ class Measurement:
         wait_for_end(self.folder.path / RUNS / f"allreduce-{placement}")
         try:
             result = measure_allreduce(self.bench, placement, case)
-        except BenchError as problem:
+        except HpctrainError as problem:
             self.console.done("failed")
             return problem.messages
         finally:
