@@ -94,6 +94,7 @@ def predict_parts(step: StepModel, topology: Topology) -> StepParts:
         [bucket.ready_fraction * backward_s for bucket in step.buckets],
         [time.total_s for time in times],
         backward_s=backward_s, negotiation_s=negotiation_s, cycle_s=step.cycle_s,
+        at_start_s=[time.at_start_s for time in times],
     )  # fmt: skip
     return StepParts(
         compute_s=step.data_s + step.computing_s * slower + step.optimizer_s,
