@@ -31,7 +31,7 @@ def true_peak_bytes(config, comm: Communicator) -> int:
 if __name__ == "__main__":
     from estimating import Case
 
-    ranks = open_communicator(sys.argv[2], "cpu")
+    ranks = open_communicator("horovod", "cpu")
     try:
         peak = true_peak_bytes(Case(**json.loads(sys.argv[1])).config(), ranks)
         print(f"peak {peak}", flush=True)

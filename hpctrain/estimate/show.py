@@ -117,6 +117,8 @@ def print_sweep(found: Sweep, has_goals: bool) -> None:
         console.print(f"MFU       {source}", soft_wrap=True)
     if found.choices:
         as_of = found.choices[0].estimate.assumptions.prices["as_of"]
+        if found.choices[0].estimate.job.global_sequences is None:
+            console.print("batch     grows with the GPUs; --global-batch keeps it")
         console.print(f"prices    prices.toml, list prices as of {as_of}; machines alone")
 
 

@@ -79,18 +79,18 @@ def test_the_cases_have_every_kind_of_fullest_moment():
 
 @pytest.mark.needs("mpirun", "horovod")
 @pytest.mark.parametrize(
-    ("case", "backend"),
+    "case",
     [
-        (Case("sums", batch=4, ranks=2), "horovod"),
-        (Case("compressed", batch=1, ranks=2, compression="fp16", settings=WIDE), "horovod"),
-        # Horovod gathers in a thread of its own, which the profiler does not watch.
-        (Case("sharded", batch=1, ranks=2, sharded=True, settings=WIDE), "ddp"),
+        Case("sums", batch=4, ranks=2),
+        Case("compressed", batch=1, ranks=2, compression="fp16", settings=WIDE),
     ],
-    ids=lambda value: value if isinstance(value, str) else value.name,
+    ids=lambda case: case.name,
 )
-def test_real_ranks_take_as_much(case, backend, tmp_path):
+def test_real_ranks_over_horovod_take_as_much(case, tmp_path):
+    # Not sharded ones: Horovod gathers into memory that a thread of its own takes, where the
+    # profiler does not look; and gloo makes copies besides that neither Horovod nor NCCL makes.
     rank = Path(launching.__file__).with_name("watched_rank.py")
-    program = [sys.executable, str(rank), json.dumps(dataclasses.asdict(case)), backend]
+    program = [sys.executable, str(rank), json.dumps(dataclasses.asdict(case))]
     done = launching.run(tmp_path, "--np", "2", "--oversubscribe", "--", *program)
     assert done.returncode == 0, done.stderr
     for number in range(2):

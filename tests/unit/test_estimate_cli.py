@@ -2,13 +2,16 @@
 
 import json
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
 from estimating import run, run_json
 
-from hpctrain.cli import cli
+from hpctrain.cli import cli, main
 
+ROOT = Path(__file__).parents[2]
 # 1.3B parameters, 100B tokens, 8 A100 as 4 nodes of 2, batches of 524,288 tokens.
 PLAN = ("--model", "xlarge", "--tokens", "100B", "--gpu", "a100-80gb", "--gpus", "8",
         "--gpus-per-node", "2", "--global-batch", "524288 tokens",
@@ -313,3 +316,27 @@ def test_steps_of_a_file_are_tokens_only_with_so_many_gpus(capsys, tmp_path):
     code, _, err = run(capsys, *asked, "--what-if")
     assert code == 2
     assert "--tokens: not given" in err
+
+
+def test_it_is_as_efficient_as_bench_predict_says(capsys):
+    """The same job on the same link: two commands, one model."""
+    link = ("--link", "100gbit,20us", "--gpus-per-node", "2", "--mfu", "0.5", "--accum", "3")
+    asked = (*link, "--model", "xlarge", "--gpu", "a100-80gb")
+    _, record = run_json(
+        capsys, *asked, "--tokens", "1B", "--gpus", "8", "--global-batch", "192"
+    )  # fmt: skip
+    with pytest.raises(SystemExit):
+        main(["bench", "predict", *asked, "--nodes", "4", "--json"])
+    text = capsys.readouterr().out
+    efficiency = float(re.search(r'"efficiency": ([0-9.]+)', text)[1])
+    assert record["values"]["efficiency"] == pytest.approx(efficiency, rel=1e-3)
+
+
+def test_the_commands_of_the_page_are_understood(capsys):
+    page = (ROOT / "docs/estimate.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^\$ hpctrain estimate (.+)$", page, re.MULTILINE)
+    assert len(commands) >= 4
+    for line in commands:
+        code, out, err = run(capsys, *shlex.split(line))
+        assert code in (0, 1), err
+        assert out
