@@ -106,6 +106,7 @@ Exit codes: 0 done, also where the settings stay; 1 the run itself fails; 2 usag
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the order of trials.")
 @click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
+@click.option("--probe", is_flag=True, help="Ask the hosts for their facts first, and keep them.")
 @click.option("--dry-run", is_flag=True, help="Print what would be tried, and why; start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The plan, or what was found, as JSON.")
 def command(
@@ -122,6 +123,7 @@ def command(
     folder: Path | None,
     seed: int,
     oversubscribe: bool,
+    probe: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -149,6 +151,7 @@ def command(
         seed=seed,
         allow_lossy=allow_lossy,
         oversubscribe=oversubscribe,
+        probe=probe,
     )
     tuning = prepare_tuning(asked, os.environ)
     for warning in tuning.warnings:

@@ -23,6 +23,7 @@ class TuneAsked:
     seed: int = 0
     allow_lossy: bool = False
     oversubscribe: bool = False
+    probe: bool = False
 
     @property
     def names_a_job(self) -> bool:

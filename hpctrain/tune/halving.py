@@ -11,8 +11,8 @@ best of these, for what is good alone may not be beside others; a ``few`` twice;
 every choice is judged by pairs from one time (:mod:`hpctrain.tune.verdict`).
 
 The search is a generator: it yields an :class:`~hpctrain.tune.search.Ask` and is sent what was
-measured. The
-same answers lead to the same questions, so a search that was interrupted is played again.
+measured. The same answers lead to the same questions, so a search that was interrupted is played
+again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ FEW_ROUNDS, FINAL_ROUNDS, LEAST_PAIRS = 2, 7, 3
 RESERVED = 2 * LEAST_PAIRS  # trials that the other rungs leave to the smallest final
 FIRST_RUNG_SHARE = 0.35
 MOST_FEW = 4
-
 
 Trials = Generator[Ask, Measured, None]
 

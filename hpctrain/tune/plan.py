@@ -126,7 +126,7 @@ def _threads(facts: TuneFacts) -> Knob | LeftOut:
     if facts.uses_gpus:
         return LeftOut(THREADS, "the GPUs compute")
     if cores is None:
-        return LeftOut(THREADS, "a host was never asked for its cores; hpctrain run --probe asks")
+        return LeftOut(THREADS, "a host was never asked for its cores; --probe asks")
     base = int(facts.given.get(THREADS) or cores)
     tried = dict.fromkeys((2,) if cores == 1 else (cores, cores - 1, cores // 2))
     return Knob(

@@ -126,7 +126,7 @@ def _plan_run(
     errors = _check_words(asked)
     try:
         prepared = _prepare_run(asked, earlier, environ)
-        facts = gather_facts(prepared, environ)
+        facts = gather_facts(prepared, environ, probe=asked.probe)
         check_trainer(prepared.config, facts)
         plan = plan_launch(prepared.request, facts)
     except (ConfigError, HostfileError, PlanError) as wrong:

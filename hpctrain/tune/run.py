@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import click
@@ -18,6 +19,8 @@ from hpctrain.tune.store import TuneStore
 from hpctrain.tune.tuned_file import render_tuned
 from hpctrain.tune.verdict import Verdict, judge
 
+BUSY_LOAD = 0.5  # of one core, before a measurement of our own
+
 
 def run_tuning(tuning: Tuning, *, as_json: bool = False) -> Verdict:
     """Measure and write the file; what was measured before an interruption is kept.
@@ -27,6 +30,7 @@ def run_tuning(tuning: Tuning, *, as_json: bool = False) -> Verdict:
             comparison, or another process tunes in the same directory.
     """
     show.print_plan(tuning, err=True)
+    _warn_if_busy()
     store = TuneStore(tuning.asked.folder)
     console = show.TuneConsole(tuning)
     try:
@@ -34,7 +38,7 @@ def run_tuning(tuning: Tuning, *, as_json: bool = False) -> Verdict:
     finally:
         console.close()
         store.close()
-    if not search.pairs:
+    if not search.pairs and not search.failed:
         raise BenchError(
             f"--budget: no time for a comparison, got {show.duration(tuning.limits.budget_s)}; "
             f"a trial takes {search.trial_s:.1f} s, expected at least "
@@ -53,6 +57,13 @@ def run_tuning(tuning: Tuning, *, as_json: bool = False) -> Verdict:
         paths = (f"written: {tuning.asked.out}; every value: {store.folder / 'trials.jsonl'}",)
         show.print_verdict(verdict, tuning, search, paths)
     return verdict
+
+
+def _warn_if_busy() -> None:
+    load = os.getloadavg()[0]
+    if load > BUSY_LOAD:
+        mark = click.style("warning: ", fg="yellow", bold=True)
+        click.echo(f"{mark}this machine is busy, load {load:.2f}: expect spread", err=True)
 
 
 def result_as_json(verdict: Verdict, search: Search, tuning: Tuning) -> dict[str, Any]:

@@ -168,6 +168,14 @@ def test_a_candidate_that_fails_is_left_out_and_said_to():
     assert choices["c"].taken
 
 
+def test_where_all_candidates_fail_the_default_stays():
+    search, asks = simulate(lambda arm: 0.3 if arm == DEFAULT else None)
+    assert len(asks) == 2 + sum(map(len, VALUES.values()))
+    verdict = judge(search, VALUES)
+    assert verdict.arm == DEFAULT
+    assert all(choice.why.startswith("fails: ") for choice in verdict.choices)
+
+
 def test_nothing_is_measured_after_a_default_that_fails():
     search, asks = simulate(lambda arm: None)
     assert [each.arm for each in asks] == [DEFAULT]
