@@ -98,7 +98,7 @@ def open_communicator(
     if backend == "horovod":
         from hpctrain.train.comm_horovod import HorovodCommunicator
 
-        return HorovodCommunicator(None if on_gpu else rank_flops, fuses=fuses)
+        return HorovodCommunicator(None if on_gpu else rank_flops, fuses=fuses, pins=not on_gpu)
     if backend == "ddp":
         from hpctrain.train.comm_torch import TorchCommunicator
 

@@ -140,3 +140,19 @@ def test_small_exchanges_and_those_between_hosts_stay_whole(horovod, numel, loca
     assert horovod.wait(horovod.all_reduce_sum_async(tensor, "g")) is tensor
     assert list(horovod._hvd.started) == ["g"]
     assert tensor.sum() == 2 * numel
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "expected"),
+    [
+        (range(2), 2, "0,1"),
+        (range(16), 4, "0,4,8,12"),
+        ([3, 5, 7], 2, "3,5"),  # what a container gives
+        (range(2), 3, ""),  # shared cores: the scheduler knows better
+        (range(8), 1, ""),  # nobody to collide with
+    ],
+)
+def test_horovods_threads_get_cores_of_their_own_where_there_are_enough(cores, ranks, expected):
+    from hpctrain.train.comm_horovod import choose_thread_cores
+
+    assert choose_thread_cores(list(cores), ranks) == expected

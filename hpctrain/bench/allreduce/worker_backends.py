@@ -132,7 +132,7 @@ class HorovodBackend(TensorBackend):
 
     def __init__(self, pool: np.ndarray, tensor: Any) -> None:
         super().__init__(pool, tensor)
-        self._comm = horovod_communicator()
+        self._comm = horovod_communicator(self.device == "cuda")
         import horovod.torch as hvd
 
         self._hvd = hvd
@@ -216,12 +216,12 @@ def torch_communicator(on_gpu: bool) -> Any:
     return _opened["torch"]
 
 
-def horovod_communicator() -> Any:
+def horovod_communicator(on_gpu: bool) -> Any:
     """Return Horovod's, as the trainer opens it where it knows nothing of the step."""
     from hpctrain.train.comm_horovod import HorovodCommunicator
 
     if "horovod" not in _opened:
-        _opened["horovod"] = HorovodCommunicator()
+        _opened["horovod"] = HorovodCommunicator(pins=not on_gpu)
     return _opened["horovod"]
 
 

@@ -55,10 +55,10 @@ class MpiControl(Control):
 class HorovodControl(Control):
     """Over Horovod."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_gpu: bool) -> None:
         from hpctrain.bench.allreduce.worker_backends import horovod_communicator
 
-        self._comm = horovod_communicator()
+        self._comm = horovod_communicator(on_gpu)
         import horovod.torch as hvd
 
         self._hvd = hvd
@@ -101,7 +101,7 @@ def open_control(name: str, *, on_gpu: bool) -> Control:
     try:
         if name == "torch":
             return TorchControl(on_gpu)
-        return MpiControl() if name == "mpi4py" else HorovodControl()
+        return MpiControl() if name == "mpi4py" else HorovodControl(on_gpu)
     except ImportError as problem:
         raise PlanError(
             f"bench allreduce: this host lacks what the launching one has: {problem}; expected "
