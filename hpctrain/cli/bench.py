@@ -15,6 +15,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "hpctrain.cli.bench_allreduce",
         "Latency and bandwidth of all-reduce, by message size.",
     ),
+    "predict": (
+        "hpctrain.cli.bench_predict",
+        "What to expect on more nodes, and other networks.",
+    ),
 }
 DEFAULT = "scaling"
 _OWN_OPTIONS = ("-h", "--help")

@@ -80,8 +80,10 @@ Exit codes: 0 done; 1 an element was wrong, or a launch failed; 2 usage; 130 Ctr
     show_default=True,
     help="Where horovod's and torch's messages lie; mpi4py's are always on the host.",
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="A setting of the launch, e.g. launch.subnet=10.0.0.0/24. Repeatable.")  # fmt: skip
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+    help="A setting of the launch, e.g. launch.subnet=10.0.0.0/24. Repeatable.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Keep all values here, as JSON.")
 @click.option("--name", help="The run's name. Default: allreduce and the time.")
 @click.option(
@@ -140,7 +142,7 @@ def command(
             click.echo(describe_plan(plan, trial.np), err=True)
         return 0
     click.echo(describe_plan(plan, trial.np), err=True)
-    with _progress(plan.points) as on_point:
+    with _progress(plan.points, plan.longest_s) as on_point:
         result = read_allreduce(run_trial(trial, on_point))
     if out is not None:
         write_allreduce(out, result)
@@ -153,8 +155,9 @@ def command(
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
+def _progress(total: int, longest_s: float) -> Iterator[Callable[[int], None]]:
     """Show how far it is: a bar on a terminal, else a line now and then."""
+    began_s = told_s = time.monotonic()
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import Progress
@@ -163,12 +166,13 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
             task = bar.add_task("sizes and backends", total=total)
             yield lambda done: bar.update(task, completed=done)
         return
-    next_s = time.monotonic() + PLAIN_INTERVAL_S
 
     def tell(done: int) -> None:
-        nonlocal next_s
-        if time.monotonic() >= next_s:
-            next_s = time.monotonic() + PLAIN_INTERVAL_S
-            click.echo(f"{done} of {total} sizes and backends", err=True)
+        nonlocal told_s
+        now_s = time.monotonic()
+        if now_s >= told_s + PLAIN_INTERVAL_S:
+            told_s = now_s
+            left = f"at most {max(0.0, began_s + longest_s - now_s):.0f} s more"
+            click.echo(f"{done} of {total} sizes and backends, {left}", err=True)
 
     yield tell

@@ -10,13 +10,16 @@ from hpctrain.errors import BenchError
 from hpctrain.scaling_model.jitter import jitter_of
 from hpctrain.scaling_model.links import Link, LinkFit
 from hpctrain.scaling_model.predict import Prediction, predict_curve
-from hpctrain.scaling_model.step import StepModel, plan_bucket_models
+from hpctrain.scaling_model.step import (
+    GRADIENT_BYTES,
+    HOROVOD_CYCLE_S,
+    MIB,
+    WIRE_FACTORS,
+    StepModel,
+    plan_bucket_models,
+)
 from hpctrain.scaling_model.topology import Topology
 
-MIB = 1024 * 1024
-GRADIENT_BYTES = 4  # gradients are fp32 always
-WIRE_FACTORS = {"none": 1.0, "fp16": 0.5, "bf16": 0.5}
-HOROVOD_CYCLE_S = 1e-3
 # As hpctrain.train.comm_horovod.choose_cycle_ms has it for ranks that compute on a CPU.
 CORE_FLOPS, CYCLES_A_STEP, LONGEST_CYCLE_S = 5e10, 40, 10e-3
 
@@ -153,9 +156,18 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def _cycle_s(sample: Sample) -> float:
-    """Return the cycle that the trainer gives Horovod, see CORE_FLOPS."""
+    """Return the cycle that the trainer gives Horovod, with one thread a rank."""
     flops, tokens = sample.flops_per_token, sample.tokens_per_step
     if sample.ranks[0].device.startswith("cuda") or not flops or not tokens:
         return HOROVOD_CYCLE_S
-    step_s = tokens / sample.np * flops / CORE_FLOPS
-    return min(max(step_s / CYCLES_A_STEP, HOROVOD_CYCLE_S), LONGEST_CYCLE_S)
+    return cpu_cycle_s(tokens / sample.np * flops)
+
+
+def cpu_cycle_s(step_flops: float) -> float:
+    """Return the cycle for a rank that computes so much a step on one core, see CORE_FLOPS.
+
+    >>> cpu_cycle_s(33e9), cpu_cycle_s(1e9)
+    (0.01, 0.001)
+    """
+    cycle_s = step_flops / CORE_FLOPS / CYCLES_A_STEP
+    return min(max(cycle_s, HOROVOD_CYCLE_S), LONGEST_CYCLE_S)

@@ -118,7 +118,11 @@ class LinkFit:
 
 
 def fit_allreduce(
-    points: Sequence[tuple[int, float]], n: int, algorithm: str = "ring", name: str = ""
+    points: Sequence[tuple[int, float]],
+    n: int,
+    algorithm: str = "ring",
+    name: str = "",
+    eager_bytes: int = EAGER_BYTES,
 ) -> LinkFit:
     """Find latency and bandwidth (and the handshake, where messages show it) from all-reduces.
 
@@ -130,6 +134,7 @@ def fit_allreduce(
         points: (bytes, seconds), two sizes or more; several for one size are weighed alike.
         n: ranks, each on a node of its own, or all of one node.
         algorithm: ``ring``, or ``openmpi`` (which chooses by size, as Open MPI 5 does).
+        eager_bytes: messages of more than these begin with a handshake (not in a ring of NCCL).
 
     Raises:
         ConfigError: fewer than two sizes, or one rank.
@@ -152,7 +157,7 @@ def fit_allreduce(
     for bytes_, seconds in points:
         steps = rounds(bytes_, n, algorithm)
         count = sum(step.count for step in steps)
-        asking = sum(step.count for step in steps if step.bytes_ > EAGER_BYTES)
+        asking = sum(step.count for step in steps if step.bytes_ > eager_bytes)
         moved = sum(step.count * step.bytes_ for step in steps)
         rows.append(tuple(value / seconds for value in (count, asking, moved)))
     if algorithm == "ring":  # NCCL and gloo know no handshake
@@ -168,6 +173,7 @@ def fit_allreduce(
         handshake_s=handshake_s,
         name=name,
         error=_typical(residuals),
+        eager_bytes=eager_bytes,
         source=f"fitted to {len(points)} all-reduces of {n} ranks ({algorithm})",
     )
     return LinkFit(link, residuals, points, n)

@@ -29,6 +29,7 @@ def simulate_overlap(
     backward_s: float | None = None,
     negotiation_s: float = 0.0,
     cycle_s: float = 0.0,
+    at_start_s: Sequence[float] | None = None,
 ) -> OverlapResult:
     """Exchange buckets one after the other, each as soon as it is ready and the one before done.
 
@@ -43,6 +44,7 @@ def simulate_overlap(
     Args:
         ready_s: in the order in which backward fills the buckets, the last layer's first.
         backward_s: when backward ends; by default with the last bucket.
+        at_start_s: of each exchange, what it saves right behind another one of the same round.
 
     >>> simulate_overlap([1.0, 2.0], [0.5, 0.5])
     OverlapResult(start_s=(1.0, 2.0), end_s=(1.5, 2.5), exposed_s=0.5)
@@ -54,7 +56,12 @@ def simulate_overlap(
     backward_s = max(ready_s) if backward_s is None else backward_s
     period_s = max(cycle_s, negotiation_s)
     phases = [(k + 0.5) / PHASES * period_s for k in range(PHASES)] if period_s > 0 else [0.0]
-    tries = [_simulate(ready_s, exchange_s, phase_s, negotiation_s, cycle_s) for phase_s in phases]
+    if at_start_s is None:
+        at_start_s = [0.0] * len(ready_s)
+    tries = [
+        _simulate(ready_s, exchange_s, at_start_s, phase_s, negotiation_s, cycle_s)
+        for phase_s in phases
+    ]
     starts = tuple(_mean(values) for values in zip(*(starts for starts, _ in tries), strict=True))
     ends = tuple(_mean(values) for values in zip(*(ends for _, ends in tries), strict=True))
     return OverlapResult(starts, ends, max(0.0, max(ends) - backward_s))
@@ -63,6 +70,7 @@ def simulate_overlap(
 def _simulate(
     ready_s: Sequence[float],
     exchange_s: Sequence[float],
+    at_start_s: Sequence[float],
     phase_s: float,
     negotiation_s: float,
     cycle_s: float,
@@ -81,7 +89,7 @@ def _simulate(
         now_s += negotiation_s
         for bucket in range(waiting, came):
             starts.append(now_s)
-            now_s += exchange_s[bucket]
+            now_s += exchange_s[bucket] - (at_start_s[bucket] if bucket > waiting else 0.0)
             ends.append(now_s)
         waiting = came
         now_s = max(now_s, began_s + cycle_s)

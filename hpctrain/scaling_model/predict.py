@@ -94,6 +94,7 @@ def predict_parts(step: StepModel, topology: Topology) -> StepParts:
         [bucket.ready_fraction * backward_s for bucket in step.buckets],
         [time.total_s for time in times],
         backward_s=backward_s, negotiation_s=negotiation_s, cycle_s=step.cycle_s,
+        at_start_s=[time.at_start_s for time in times],
     )  # fmt: skip
     return StepParts(
         compute_s=step.data_s + step.computing_s * slower + step.optimizer_s,
@@ -115,7 +116,8 @@ def predict_step(step: StepModel, topology: Topology) -> Prediction:
         waiting_s=parts.waiting_s, comm_s=parts.comm_s, latency_s=parts.latency_s,
         bandwidth_s=parts.bandwidth_s,
         efficiency=_ratio(step.alone_s, parts.step_s),
-        efficiency_low=_ratio(step.alone_s * (1 - step.error), high_s - _compute_error(step)),
+        # What is uncertain about computing is so on one rank as well, and cancels.
+        efficiency_low=_ratio(step.alone_s, high_s - _compute_error(step)),
         efficiency_high=min(1.0, _ratio(step.alone_s, low_s + _compute_error(step))),
         growing_term=find_growing_term(step, topology), band=describe_band(step, topology),
     )  # fmt: skip

@@ -6,6 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MIB = 1024 * 1024
+GRADIENT_BYTES = 4  # a parameter's: gradients are fp32 always
+WIRE_FACTORS = {"none": 1.0, "fp16": 0.5, "bf16": 0.5}
+"""Bytes on the way a byte of gradient, by `comm.compression`."""
+HOROVOD_CYCLE_S = 1e-3
+"""Horovod's default, and the trainer's on GPUs."""
+
 
 @dataclass(frozen=True, slots=True)
 class BucketModel:

@@ -62,6 +62,7 @@ class AllreduceTime:
         total_s: from start to end.
         latency_s, bandwidth_s: what messages wait before they flow, and how long they flow.
         intra_s, inter_s: within nodes and between them, each as if alone.
+        at_start_s: the part that is saved right behind another all-reduce.
     """
 
     total_s: float
@@ -69,6 +70,7 @@ class AllreduceTime:
     bandwidth_s: float = 0.0
     intra_s: float = 0.0
     inter_s: float = 0.0
+    at_start_s: float = 0.0
 
 
 def allreduce_s(bytes_: float, topology: Topology) -> AllreduceTime:
@@ -100,6 +102,9 @@ def _flat(steps: tuple[Round, ...], link: Link, *, within: bool) -> AllreduceTim
     bandwidth_s = sum(step.count * step.bytes_ for step in steps) / link.bandwidth_bytes_per_s
     total_s = latency_s + bandwidth_s
     parts = {"intra_s" if within else "inter_s": total_s}
+    parts["at_start_s"] = sum(
+        step.count * link.message_s(step.bytes_) for step in steps if step.at_start
+    )
     return AllreduceTime(total_s, latency_s, bandwidth_s, **parts)
 
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -18,6 +18,9 @@ from hpctrain.train.communicator import Communicator, check_size
 # What a core of a CPU computes, to an order of magnitude (FLOP/s).
 CORE_FLOPS = 5e10
 DEFAULT_CYCLE_MS, LONGEST_CYCLE_MS, CYCLES_A_STEP = 1.0, 10.0, 40
+# Ranks of one host hand each other a message through memory; what both hold of a piece of this
+# size stays in the cache (docs/bench-allreduce.md). Between hosts a piece would cost round trips.
+PIECE_BYTES = 4 << 20
 
 
 class HorovodCommunicator(Communicator):
@@ -53,7 +56,12 @@ class HorovodCommunicator(Communicator):
 
     def all_reduce_sum_async(self, tensor: Tensor, name: str) -> Any:
         with self.explained():
-            return self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
+            start, op = self._hvd.allreduce_async_, self._hvd.Sum
+            if self.local_size < self.size or not is_cut(tensor):
+                return start(tensor, op=op, name=name)
+            pieces = tensor.view(-1).split(PIECE_BYTES // tensor.element_size())
+            handles = [start(each, op=op, name=f"{name}.{i}") for i, each in enumerate(pieces)]
+            return Pieces(tensor, handles)
 
     def reduce_scatter_sum_async(self, tensor: Tensor, name: str) -> Any:
         with self.explained():
@@ -65,7 +73,11 @@ class HorovodCommunicator(Communicator):
 
     def wait(self, handle: Any) -> Tensor:
         with self.explained():
-            return self._hvd.synchronize(handle)
+            if not isinstance(handle, Pieces):
+                return self._hvd.synchronize(handle)
+            for each in handle.handles:
+                self._hvd.synchronize(each)
+            return handle.tensor
 
     def broadcast(self, tensor: Tensor, name: str, root: int = 0) -> Tensor:
         with self.explained():
@@ -80,6 +92,18 @@ class HorovodCommunicator(Communicator):
 
     def _is_broken_exchange(self, problem: RuntimeError) -> bool:
         return isinstance(problem, self._error)
+
+
+class Pieces(NamedTuple):
+    """A tensor whose parts are exchanged one by one, in place."""
+
+    tensor: Tensor
+    handles: list[Any]
+
+
+def is_cut(tensor: Tensor) -> bool:
+    """Return whether an exchange inside one host is faster in pieces: large, on the CPU."""
+    return tensor.device.type == "cpu" and tensor.nbytes > PIECE_BYTES and tensor.is_contiguous()
 
 
 def mpi_library() -> str | None:

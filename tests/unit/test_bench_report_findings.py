@@ -145,6 +145,31 @@ def test_a_forecast_stands_beside_what_was_measured_and_never_beside_its_source(
     assert cases[1].key not in two.forecast.why
 
 
+def test_two_ranks_calibrate_only_what_is_placed_like_them():
+    """Over a network an exchange slows computing otherwise than within a machine."""
+    one, packed, spread, four = make_case(1), make_case(2), make_case(2, nodes=2), make_case(4)
+    slow = PARTS | {"backward": 2.0}
+    stored = [*repeat(one), *repeat(packed), *repeat(spread, slow), *repeat(four)]
+    allreduces = {case.placement: make_allreduce(case.np, case.nodes) for case in (packed, four)}
+    report = analyse(stored, [one, packed, spread, four], allreduces)
+    first, larger = (report.size(case.key).forecast for case in (packed, four))
+    assert (first.kind, larger.kind) == ("predicted", "predicted")
+    assert first.why.startswith(f"from {one.key}, and")
+    assert larger.why.startswith(f"from {one.key} and {packed.key}, and")
+    assert first.step_s < 0.5
+
+
+def test_a_loss_far_beyond_a_wide_spread_is_still_explained():
+    one, two = make_case(1), make_case(2)
+    wide = [
+        store(two, make_sample(two, PARTS | {"exposed_comm": seconds}), k)
+        for k, seconds in enumerate((3.0, 4.0, 5.0))
+    ]
+    words = analyse([*repeat(one), *wide], [one, two]).findings[0]
+    assert "but the loss is far larger" in words
+    assert "92 exposed all-reduce" in words
+
+
 def test_in_strong_scaling_the_model_gets_the_share_of_the_work():
     one, four = make_case(1, "strong"), make_case(4, "strong", nodes=2)
     quarter = {name: value / 4 for name, value in PARTS.items()}
@@ -221,7 +246,7 @@ def model(buckets=4, bandwidth=2e7):
 def test_the_bandwidth_that_is_needed_is_enough_and_no_more():
     """Of four buckets the last leaves with backward's end: 1 MB must pass in 2 % of the step."""
     need = find_link_need(model())
-    assert need.gives_gb_per_s == pytest.approx(0.02)
+    assert need.gives_gb_per_s == pytest.approx(0.02, rel=1e-3)
     assert need.needs_gb_per_s == pytest.approx(1e6 / (0.02 * 0.357) / 1e9, rel=0.05)
     assert need.left < 0.01
     assert find_link_need(model(bandwidth=1e9)).needs_gb_per_s < 1.0

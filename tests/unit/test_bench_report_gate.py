@@ -100,7 +100,7 @@ def rates(case, *seconds):
 def test_weak_scaling_over_n_beyond_the_spread():
     with pytest.raises(BenchError, match="np2-1node against weak-fp32-np1-1node") as problem:
         analyse(*rates(ONE, 0.36, 0.35, 0.37), *rates(TWO, 0.30, 0.31, 0.33))
-    assert "runs/weak-fp32-np2-1node-1" in str(problem.value)
+    assert "b/runs/weak-fp32-np2-1node-1" in str(problem.value)
 
 
 def test_weak_scaling_over_n_within_the_spread_is_reported():

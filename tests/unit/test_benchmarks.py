@@ -20,7 +20,7 @@ def module(monkeypatch):
     for folder in (BENCHMARKS, BENCHMARKS / "peers"):
         monkeypatch.syspath_prepend(str(folder))
     yield importlib.import_module
-    for name in ("common", "measuring", "peers"):
+    for name in ("allreduce", "common", "measuring", "peers"):
         sys.modules.pop(name, None)
 
 
@@ -47,6 +47,16 @@ def test_the_peers_train_what_hpctrain_trains(module):
 
     config = parse_config("", overrides=[f"{key}={value}" for key, value in peers.SETTINGS.items()])
     assert count_parameters(resolve_model(config.model)) == pytest.approx(10.8e6, rel=0.02)
+
+
+def test_the_exchange_is_of_118_mb(module):
+    from hpctrain.train.model import build_model
+    from hpctrain.train.presets import ModelSize
+
+    allreduce = module("allreduce")
+    model = build_model(ModelSize(**allreduce.SHAPE, position="learned"), seed=1)
+    assert sum(p.nbytes for p in model.parameters()) == pytest.approx(118e6, rel=0.005)
+    assert max(allreduce.CHUNKS) > 118e6 > min(allreduce.CHUNKS)
 
 
 def test_medians_have_quartiles_and_ratios_go_pair_by_pair(module):

@@ -18,7 +18,7 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
-    if name.startswith("hpctrain.train."):
+    if name.startswith("hpctrain.train.") or ".worker" in name:
         tiers.require("torch")
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0, f"{result.failed} of {result.attempted} examples in {name}"

@@ -87,3 +87,56 @@ def test_ranks_of_several_hosts_need_to_be_told():
         find_meeting_point({}, spread)
     told = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
     assert find_meeting_point(told, spread) == ("10.0.0.1", 29500)
+
+
+class NotingHorovod:
+    """Notes what is started, and doubles it when it is waited for, as two equal ranks would."""
+
+    Sum = "sum"
+
+    def __init__(self):
+        self.started = {}
+
+    def allreduce_async_(self, tensor, op, name):
+        assert op == self.Sum
+        assert name not in self.started
+        self.started[name] = tensor
+        return name
+
+    def synchronize(self, name):
+        return self.started[name].mul_(2)
+
+
+@pytest.fixture
+def horovod():
+    from hpctrain.train.comm_horovod import HorovodCommunicator
+
+    comm = HorovodCommunicator.__new__(HorovodCommunicator)
+    comm._hvd, comm._error = NotingHorovod(), RuntimeError
+    comm.size = comm.local_size = 2
+    return comm
+
+
+def test_a_large_exchange_inside_a_host_goes_in_pieces_that_make_up_the_whole(horovod):
+    import torch
+
+    from hpctrain.train.comm_horovod import PIECE_BYTES
+
+    tensor = torch.arange(2 * PIECE_BYTES // 4 + 3, dtype=torch.float32)
+    expected = 2 * tensor
+    result = horovod.wait(horovod.all_reduce_sum_async(tensor, "g"))
+    assert result is tensor
+    assert torch.equal(result, expected)  # every element once
+    assert list(horovod._hvd.started) == ["g.0", "g.1", "g.2"]
+    assert max(piece.nbytes for piece in horovod._hvd.started.values()) == PIECE_BYTES
+
+
+@pytest.mark.parametrize(("numel", "local_size"), [(1 << 20, 2), (1 << 22, 1)])
+def test_small_exchanges_and_those_between_hosts_stay_whole(horovod, numel, local_size):
+    import torch
+
+    horovod.local_size = local_size
+    tensor = torch.ones(numel)
+    assert horovod.wait(horovod.all_reduce_sum_async(tensor, "g")) is tensor
+    assert list(horovod._hvd.started) == ["g"]
+    assert tensor.sum() == 2 * numel

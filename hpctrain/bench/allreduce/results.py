@@ -172,11 +172,17 @@ def busbw_gb_per_s(bytes_: int, time_s: float, n: int) -> float:
 
 
 def check_result(result: AllreduceResult) -> AllreduceResult:
-    """Return the result if every element was right.
+    """Return the result if something was measured and every element was right.
 
     Raises:
         BenchError: naming each backend and size with wrong elements.
     """
+    if not result.points:
+        reasons = "; ".join(dict.fromkeys(f"{s.backend}: {s.reason}" for s in result.skipped))
+        raise BenchError(
+            f"all-reduce: nothing was measured, got {reasons}; expected one backend and size "
+            "at least. Install a backend, or choose smaller --sizes or a longer --budget."
+        )
     raise_all(
         BenchError,
         [
@@ -193,16 +199,27 @@ def check_result(result: AllreduceResult) -> AllreduceResult:
 def fit_links(result: AllreduceResult) -> dict[str, LinkFit]:
     """Return for each backend the link (latency, bandwidth) that its times fit best.
 
-    With one rank nothing is exchanged, and of less than three sizes no residual is left.
+    With one rank nothing is exchanged, and of less than three sizes no residual is left. Where
+    several ranks of a host and several hosts take part, it is the link that all of it amounts to.
     """
-    try:
-        from hpctrain.scaling_model.links import fit_allreduce
-    except ModuleNotFoundError:  # until that part is here
+    if result.n < 2:
         return {}
+    from hpctrain.scaling_model.links import fit_allreduce
 
-    curves = {backend: result.curve(backend) for backend in result.backends}
-    return {
-        backend: fit_allreduce(curve, result.n)
-        for backend, curve in curves.items()
-        if result.n > 1 and len(curve) >= FIT_POINTS
-    }
+    fits = {}
+    for backend in result.backends:
+        curve = result.curve(backend)
+        if len(curve) >= FIT_POINTS:
+            algorithm = find_algorithm(result, backend)
+            fits[backend] = fit_allreduce(curve, result.n, algorithm, name=backend)
+    return fits
+
+
+def find_algorithm(result: AllreduceResult, backend: str) -> str:
+    """Return by which algorithm a backend sums, as :mod:`hpctrain.scaling_model` names it.
+
+    Open MPI chooses by size; gloo and NCCL use rings for what is large.
+    """
+    device = next(point.device for point in result.points if point.backend == backend)
+    is_mpi = device == "cpu" and backend != "torch"
+    return "openmpi" if is_mpi and "Open MPI" in result.environment.get("mpi", "") else "ring"

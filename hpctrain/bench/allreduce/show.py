@@ -31,7 +31,7 @@ def render_result(result: AllreduceResult, fits: Mapping[str, LinkFit]) -> str:
         lines += [
             f"{render_size(p.bytes_):>8} {1e6 * p.median_s:>10.1f} {1e6 * p.p99_s:>10.1f} "
             f"{p.algbw_gb_per_s:>9.4g} {p.busbw_gb_per_s:>9.4g} {p.wrong:>7} "
-            f"{f'{len(p.repeats_s)}×{p.iterations}':>8}"
+            f"{f'{len(p.repeats_s)}x{p.iterations}':>8}"
             for p in points
         ]
         if backend in fits:
@@ -53,8 +53,9 @@ def render_fit(fit: LinkFit) -> str:
     worst = max(map(abs, fit.residuals))
     middle = sorted(map(abs, fit.residuals))[len(fit.residuals) // 2]
     residuals = " ".join(f"{100 * each:+.0f}" for each in fit.residuals)
+    asking = f", rendezvous {1e6 * link.handshake_s:.1f} us" if link.handshake_s else ""
     return (
-        f"  fit: latency {1e6 * link.latency_s:.1f} us, bandwidth "
-        f"{link.bandwidth_bytes_per_s / 1e9:.3g} GB/s; off by {100 * middle:.0f} % at the median, "
-        f"{100 * worst:.0f} % at worst\n  residuals, by size (%): {residuals}"
+        f"  fit: latency {1e6 * link.latency_s:.1f} us{asking}, bandwidth "
+        f"{link.bandwidth_bytes_per_s / 1e9:.3g} GB/s each way; off by {100 * middle:.0f} % at the "
+        f"median, {100 * worst:.0f} % at worst\n  fit - measured, by size (%): {residuals}"
     )

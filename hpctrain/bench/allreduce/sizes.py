@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from hpctrain.errors import ConfigError, did_you_mean, raise_all
 
@@ -125,8 +126,8 @@ def parse_sizes(text: str) -> tuple[int, ...]:
                 "with k, M or G, e.g. 4,1k,256M."
             )
             continue
-        value = float(match[1]) * _UNITS[match[2].lower()]
-        if value != int(value):
+        value = Fraction(match[1]) * _UNITS[match[2].lower()]
+        if value.denominator != 1:
             errors.append(f"--sizes: got '{item.strip()}'; expected a whole number of bytes.")
             continue
         found.append(int(value))

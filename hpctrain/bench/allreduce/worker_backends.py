@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,14 +79,16 @@ class Mpi4pyBackend(Backend):
 class TensorBackend(Backend):
     """Messages are tensors, on the rank's GPU where it has one."""
 
-    def __init__(self, pool: np.ndarray, device: Any) -> None:
+    def __init__(self, pool: np.ndarray, tensor: Any) -> None:
+        """
+        Args:
+            tensor: the pool itself, or as large a one on the rank's GPU.
+        """
         import torch
 
         super().__init__(pool)
-        self._torch = torch
-        self.device = device.type
-        host = torch.from_numpy(pool)
-        self._host, self._tensor = host, host if device.type == "cpu" else host.to(device)
+        self._torch, self._host, self._tensor = torch, torch.from_numpy(pool), tensor
+        self.device = tensor.device.type
 
     def _places(self, numel: int, count: int) -> list[Any]:
         stride = message_stride(numel)
@@ -114,9 +116,9 @@ class TorchBackend(TensorBackend):
 
     name = "torch"
 
-    def __init__(self, pool: np.ndarray, device: Any) -> None:
-        super().__init__(pool, device)
-        torch_communicator(device.type == "cuda")
+    def __init__(self, pool: np.ndarray, tensor: Any) -> None:
+        super().__init__(pool, tensor)
+        torch_communicator(self.device == "cuda")
         self._dist = self._torch.distributed
 
     def reduce(self, message: Any) -> None:
@@ -128,9 +130,9 @@ class HorovodBackend(TensorBackend):
 
     name = "horovod"
 
-    def __init__(self, pool: np.ndarray, device: Any) -> None:
-        super().__init__(pool, device)
-        self._comm = horovod_communicator(device.type)
+    def __init__(self, pool: np.ndarray, tensor: Any) -> None:
+        super().__init__(pool, tensor)
+        self._comm = horovod_communicator()
         import horovod.torch as hvd
 
         self._hvd = hvd
@@ -168,14 +170,20 @@ def message_stride(numel: int) -> int:
     return -(-numel // unit) * unit
 
 
-def open_backend(name: str, pool: np.ndarray, device: Any) -> Backend:
-    """Return a backend, connected.
+def open_backends(names: Sequence[str], pool: np.ndarray, device: Any) -> list[Backend]:
+    """Return backends, connected. They use the same memory, in turn.
 
     Args:
         device: torch's device of this rank; None where torch is missing.
     """
-    kind = BACKENDS[name]
-    return kind(pool, device) if issubclass(kind, TensorBackend) else kind(pool)
+    tensor = None
+    if device is not None:
+        import torch
+
+        tensor = torch.from_numpy(pool)
+        tensor = tensor if device.type == "cpu" else tensor.to(device)
+    kinds = [BACKENDS[name] for name in names]
+    return [k(pool, tensor) if issubclass(k, TensorBackend) else k(pool) for k in kinds]
 
 
 def why_absent(name: str) -> str:
@@ -195,17 +203,29 @@ def why_absent(name: str) -> str:
     return ""
 
 
-@functools.cache
-def torch_communicator(on_gpu: bool = False) -> Any:
-    """Return the group of all ranks; made once."""
+# The groups of all ranks, made once: whoever needs one shares it.
+_opened: dict[str, Any] = {}
+
+
+def torch_communicator(on_gpu: bool) -> Any:
+    """Return torch.distributed's group of all ranks."""
     from hpctrain.train.comm_torch import TorchCommunicator
 
-    return TorchCommunicator(on_gpu=on_gpu)
+    if "torch" not in _opened:
+        _opened["torch"] = TorchCommunicator(on_gpu=on_gpu)
+    return _opened["torch"]
 
 
-@functools.cache
-def horovod_communicator(device_type: str = "cpu") -> Any:
-    """Return Horovod's communicator, as the trainer opens it; made once."""
+def horovod_communicator() -> Any:
+    """Return Horovod's, as the trainer opens it where it knows nothing of the step."""
     from hpctrain.train.comm_horovod import HorovodCommunicator
 
-    return HorovodCommunicator()
+    if "horovod" not in _opened:
+        _opened["horovod"] = HorovodCommunicator()
+    return _opened["horovod"]
+
+
+def close_communicators() -> None:
+    """Leave all groups; the last call."""
+    while _opened:
+        _opened.popitem()[1].shutdown()

@@ -5,10 +5,11 @@ Nothing of it is timed.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from hpctrain.errors import PlanError
-from hpctrain.train.communicator import check_size
+from hpctrain.errors import LaunchError, PlanError
+from hpctrain.launch.rank_env import find_rank
 
 
 class Control:
@@ -36,8 +37,13 @@ class MpiControl(Control):
 
         self._comm = MPI.COMM_WORLD.Dup()
         self.rank, self.size = self._comm.rank, self._comm.size
-        library = MPI.Get_library_version().split(",")[0].strip()
-        check_size(self.size, f"mpi4py ({library})")
+        started = find_rank(os.environ).size
+        if self.size != started:  # each would measure alone
+            library = MPI.Get_library_version().split(",")[0].strip()
+            raise LaunchError(
+                f"ranks: did not find each other, got size {self.size} from mpi4py ({library}); "
+                f"expected {started}. Start them with the mpirun of the MPI that mpi4py finds."
+            )
 
     def gather(self, value: Any) -> list[Any]:
         return self._comm.allgather(value)
@@ -50,11 +56,12 @@ class HorovodControl(Control):
     """Over Horovod."""
 
     def __init__(self) -> None:
-        from hpctrain.train.comm_horovod import HorovodCommunicator
+        from hpctrain.bench.allreduce.worker_backends import horovod_communicator
 
+        self._comm = horovod_communicator()
         import horovod.torch as hvd
 
-        self._comm, self._hvd = HorovodCommunicator(), hvd
+        self._hvd = hvd
         self.rank, self.size = self._comm.rank, self._comm.size
 
     def gather(self, value: Any) -> list[Any]:
@@ -67,12 +74,12 @@ class HorovodControl(Control):
 class TorchControl(Control):
     """Over torch.distributed, on gloo."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_gpu: bool) -> None:
         import torch.distributed as dist
 
         from hpctrain.bench.allreduce.worker_backends import torch_communicator
 
-        self._comm, self._dist = torch_communicator(), dist
+        self._comm, self._dist = torch_communicator(on_gpu), dist
         self.rank, self.size = self._comm.rank, self._comm.size
 
     def gather(self, value: Any) -> list[Any]:
@@ -84,10 +91,7 @@ class TorchControl(Control):
         self._comm.barrier()
 
 
-CONTROLS = {"mpi4py": MpiControl, "horovod": HorovodControl, "torch": TorchControl}
-
-
-def open_control(name: str) -> Control:
+def open_control(name: str, *, on_gpu: bool) -> Control:
     """Return the control that the launcher chose, so that all ranks take the same.
 
     Raises:
@@ -95,7 +99,9 @@ def open_control(name: str) -> Control:
         LaunchError: the ranks do not find each other.
     """
     try:
-        return CONTROLS[name]()
+        if name == "torch":
+            return TorchControl(on_gpu)
+        return MpiControl() if name == "mpi4py" else HorovodControl()
     except ImportError as problem:
         raise PlanError(
             f"bench allreduce: this host lacks what the launching one has: {problem}; expected "

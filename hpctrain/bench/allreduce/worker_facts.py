@@ -27,13 +27,15 @@ def fits(size: int, local_size: int, device: Any) -> str:
     """
     need, have = COPIES * size * local_size, available_bytes()
     if have is not None and need > have:
-        return f"{local_size} ranks need {need / 1e9:.1f} GB of memory, got {have / 1e9:.1f} free"
+        return f"{local_size} ranks need {need / 1e6:,.0f} MB, got {have / 1e6:,.0f} MB free"
     if device is not None and device.type == "cuda":
         import torch
 
         free, _ = torch.cuda.mem_get_info(device)
         if COPIES * size > free:
-            return f"it needs {COPIES * size / 1e9:.1f} GB of the GPU, got {free / 1e9:.1f} free"
+            return (
+                f"it needs {COPIES * size / 1e6:,.0f} MB of the GPU, got {free / 1e6:,.0f} MB free"
+            )
     return ""
 
 

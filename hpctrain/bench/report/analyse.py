@@ -54,7 +54,7 @@ def analyse_bench(
     check_trials(folder, plan, samples)
     measured = _measure(folder, plan, samples)
     baselines = {m.case.key: lost.choose_baseline(m, measured) for m in measured}
-    check_weak_speedups([(m, baselines[m.case.key]) for m in measured])
+    check_weak_speedups(folder, [(m, baselines[m.case.key]) for m in measured])
     settings = read_exchange_settings(plan.asked.get("config") or {})
     models = build_models(measured, allreduces, settings, plan.environment)
     forecasts = forecast_sizes(measured, baselines, models)

@@ -10,13 +10,18 @@ from hpctrain.bench.report.measured import Measured
 from hpctrain.bench.report.models import SizeModel, host_cores, ranks_per_host
 from hpctrain.bench.report.pairs import Pair
 from hpctrain.bench.report.parts import TITLES
-from hpctrain.bench.report.remedies import HIDDEN, find_link_need, find_what_ifs
+from hpctrain.bench.report.remedies import HIDDEN, LinkNeed, find_link_need, find_what_ifs
 from hpctrain.bench.report.result import Size
 from hpctrain.bench.report.wire import ExchangeSettings
 from hpctrain.bench.report.words import say_list, say_number, say_percent, say_ranks
 
 WORTH_POINTS = 3.0
 """Percent points that a part must have taken to be spoken of."""
+
+ENOUGH = 1.05
+"""More than so many times the bandwidth that there is, is more than there is."""
+FAR_BEYOND = 4.0
+"""A loss so many times the quartile range of the efficiency is spoken of however wide that is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,9 +81,11 @@ def _describe(size: Size, ground: Ground) -> Iterator[str]:
     )
     if size.superlinear:
         yield f"That is {size.superlinear}."
-    if size.inconclusive:
+    if size.inconclusive and 1 - size.efficiency < FAR_BEYOND * (high - low):
         yield f"Nothing can be concluded from that: {size.inconclusive}."
     elif size.lost_points is not None:
+        if size.inconclusive:
+            yield f"That is rough ({size.inconclusive}), but the loss is far larger."
         yield from _describe_loss(size, ground)
 
 
@@ -149,7 +156,7 @@ def _explain_compute(size: Size, ground: Ground) -> str:
             f"{grew}: {most} ranks share one machine{on}, with its caches, memory bandwidth and "
             "the threads of the exchange."
         )
-    return f"{grew}: the threads of the exchange run on the cores that compute."
+    return f"{grew}: the exchange, with its threads, runs on the cores that compute."
 
 
 def _explain_waiting(size: Size) -> str:
@@ -179,19 +186,23 @@ def _explain_exchange(size: Size, ground: Ground) -> Iterator[str]:
                 f"GB/s at least; what it gets is not known: {model}."
             )
         return
-    need = find_link_need(model)
+    yield _say_need(find_link_need(model), size)
+
+
+def _say_need(need: LinkNeed, size: Size) -> str:
+    latency = ""
+    if need.left > HIDDEN:
+        latency = f", all but {say_percent(need.left, 0)} of the step that is latency"
     gives = f"The link gives {say_number(need.gives_gb_per_s)} GB/s"
-    if need.needs_gb_per_s > 1.02 * need.gives_gb_per_s:
+    if need.needs_gb_per_s > ENOUGH * need.gives_gb_per_s:
         needs = say_number(need.needs_gb_per_s)
-        hide = f"{gives} where this model needs {needs} to hide the exchange behind backward"
-        if need.left > HIDDEN:
-            hide += f", all but {say_percent(need.left, 0)} of the step that is latency"
-        yield f"{hide}."
-    else:
-        yield (
-            f"{gives}, which would be enough to hide the exchange: while it trains, it gets less, "
-            "for computing and exchange share the cores."
+        return (
+            f"{gives} where this model needs {needs} to hide the exchange behind backward{latency}."
         )
+    words = f"{gives}, enough to hide the exchange{latency}"
+    if size.parts_s["exchange"] / size.step_s > need.exposed + HIDDEN:
+        words += "; beside computing it gets less than alone"
+    return f"{words}."
 
 
 def _explain_optimizer(size: Size, ground: Ground) -> Iterator[str]:

@@ -52,13 +52,14 @@ def check_trials(folder: Path, plan: BenchPlan, samples: Sequence[StoredSample])
     raise_all(BenchError, problems)
 
 
-def check_weak_speedups(pairs: Sequence[tuple[Measured, Measured]]) -> None:
+def check_weak_speedups(folder: Path, pairs: Sequence[tuple[Measured, Measured]]) -> None:
     """Refuse weak-scaling speed-ups over n that the spread does not explain.
 
     Even the slowest repeat is then faster, a rank, than the fastest of the baseline. Fewer than
     FEW_REPEATS have no spread: then the middle half of their steps stands for it.
 
     Args:
+        folder: only to name runs by.
         pairs: each measurement and its baseline.
 
     Raises:
@@ -69,7 +70,7 @@ def check_weak_speedups(pairs: Sequence[tuple[Measured, Measured]]) -> None:
         least = _rate_range(measured)[0] / measured.case.np
         most = _rate_range(baseline)[1] / baseline.case.np
         if measured.case.mode == "weak" and least > most * OVER_LINEAR:
-            runs = ", ".join(repeat.run for repeat in measured.repeats)
+            runs = ", ".join(str(folder / repeat.run) for repeat in measured.repeats)
             problems.append(
                 f"{measured.case.key} against {baseline.case.key} ({runs}): weak scaling over n, "
                 f"got at least {least:,.4g} {measured.unit} a rank where the baseline has at most "

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from hpctrain.bench.report.measured import TOKENS, Measured
 from hpctrain.bench.report.parts import find_missing_steps
 from hpctrain.bench.report.wire import ExchangeSettings
-from hpctrain.bench.samples import RankSteps, Sample
+from hpctrain.bench.samples import Sample
 from hpctrain.errors import HpctrainError
 from hpctrain.scaling_model.calibrate import calibrate
+from hpctrain.scaling_model.from_bench import merge_samples
 from hpctrain.scaling_model.links import Link, fit_allreduce
 from hpctrain.scaling_model.step import StepModel
 from hpctrain.scaling_model.topology import Topology
@@ -110,28 +111,23 @@ def _find(measured: Sequence[Measured], target: Measured, np: int) -> Measured |
         and (m.case.np, m.case.precision, m.unit) == (np, target.case.precision, TOKENS)
         and m.parts_s is not None
     ]
-    # Another mode's run at the same placement would be the same ranks with another batch.
-    fitting = [m for m in fitting if m.case.placement != target.case.placement]
-
-    def distance(m: Measured) -> tuple[bool, bool]:
-        several = (m.case.nodes > 1) != (target.case.nodes > 1)
-        return m.case.mode != target.case.mode, several
-
-    return min(fitting, key=distance, default=None)
+    # Another mode's run at the same placement would be the same ranks with another batch; and an
+    # exchange over a network slows computing otherwise than one within a machine.
+    alike = [
+        m
+        for m in fitting
+        if m.case.placement != target.case.placement
+        and (np == 1 or (m.case.nodes > 1) == (target.case.nodes > 1))
+    ]
+    return min(alike, key=lambda m: m.case.mode != target.case.mode, default=None)
 
 
 def _pool(measured: Measured, target: Measured) -> Sample:
     """Return all repeats as one sample, each rank with as much work as a rank of the target."""
     whole = [s for s in measured.samples if s.ranks and not find_missing_steps(s)]
     scale = (target.work_per_step / target.case.np) / (measured.work_per_step / measured.case.np)
-    samples = [_scale(sample, scale) for sample in whole]
-    ranks = [_join(each) for each in zip(*(sample.ranks for sample in samples), strict=True)]
-    return replace(
-        samples[0],
-        step_time_s=tuple(value for sample in samples for value in sample.step_time_s),
-        tokens_per_step=round(samples[0].tokens_per_step * scale),
-        ranks=tuple(ranks),
-    )
+    pooled = merge_samples([_scale(sample, scale) for sample in whole])
+    return replace(pooled, tokens_per_step=round(pooled.tokens_per_step * scale))
 
 
 def _scale(sample: Sample, scale: float) -> Sample:
@@ -152,13 +148,6 @@ def _scale(sample: Sample, scale: float) -> Sample:
     )  # fmt: skip
     steps = tuple(s + more for s, more in zip(sample.step_time_s, longer, strict=True))
     return replace(sample, step_time_s=steps, ranks=ranks)
-
-
-def _join(ranks: Sequence[RankSteps]) -> RankSteps:
-    names = [f"{part}_s" for part in (*COMPUTE, "exposed_comm", "optimizer")]
-    return replace(ranks[0], **{
-        name: tuple(value for rank in ranks for value in getattr(rank, name)) for name in names
-    })  # fmt: skip
 
 
 def _fit_link(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from hpctrain.bench.report.models import SizeModel
 from hpctrain.bench.report.wire import ExchangeSettings
-from hpctrain.scaling_model.predict import predict_parts, predict_step
+from hpctrain.scaling_model.predict import StepParts, predict_parts, predict_step
 from hpctrain.scaling_model.step import BucketModel, StepModel, plan_bucket_models
 from hpctrain.scaling_model.topology import Topology
 
@@ -33,28 +33,36 @@ class WhatIf:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinkNeed:
-    """What the link gives, and what it would have to give to hide the exchange (GB/s).
+    """What the link gives, and what it would have to give to hide the exchange.
 
     Args:
-        needs_gb_per_s: from there on, more bandwidth hardly shortens the step.
+        gives_gb_per_s, needs_gb_per_s: bus bandwidth of all-reduces as large as the buckets,
+            latency included (GB/s); beyond what is needed, more hardly shortens the step.
         left: the part of the step that is exposed all the same, for latency's sake.
+        exposed: the part that the model has exposed on this link.
     """
 
     gives_gb_per_s: float
     needs_gb_per_s: float
     left: float
+    exposed: float
 
 
 def find_link_need(model: SizeModel) -> LinkNeed:
     """Return the bandwidth from which on the exchange hides behind backward."""
     gives = model.link.bandwidth_bytes_per_s
-    left = _exposed(model, gives * FASTEST)
+    left = _exposed(_predict(model, gives * FASTEST))
     low, high = gives / FASTEST, gives * FASTEST
     while high / low > 1.01:
         middle = (low * high) ** 0.5
-        is_enough = _exposed(model, middle) <= left + HIDDEN
+        is_enough = _exposed(_predict(model, middle)) <= left + HIDDEN
         low, high = (low, middle) if is_enough else (middle, high)
-    return LinkNeed(gives_gb_per_s=gives / 1e9, needs_gb_per_s=high / 1e9, left=left)
+    now = _predict(model, gives)
+    return LinkNeed(
+        gives_gb_per_s=_busbw_gb_per_s(model, now),
+        needs_gb_per_s=_busbw_gb_per_s(model, _predict(model, high)),
+        left=left, exposed=_exposed(now),
+    )  # fmt: skip
 
 
 def find_what_ifs(
@@ -82,25 +90,36 @@ def find_what_ifs(
         )
     now = predict_step(step, model.topology).efficiency
     found = [
-        WhatIf(words=words, efficiency=min(1.0, efficiency * _predict(changed, model) / now))
+        WhatIf(
+            words=words,
+            efficiency=min(
+                1.0, efficiency * predict_step(changed, model.topology).efficiency / now
+            ),
+        )
         for words, changed in changes.items()
     ]
     worth = [what for what in found if what.efficiency > efficiency + WORTH_SAYING]
     return tuple(sorted(worth, key=lambda what: -what.efficiency))
 
 
-def _predict(step: StepModel, model: SizeModel) -> float:
-    return predict_step(step, model.topology).efficiency
-
-
 def _cut(step: StepModel, size_mb: float) -> tuple[BucketModel, ...]:
     return plan_bucket_models(step.exchanged_bytes, size_mb * 2**20)
 
 
-def _exposed(model: SizeModel, bandwidth_bytes_per_s: float) -> float:
-    """Return the exposed part of a step, 0 to 1, on a link of this bandwidth."""
+def _predict(model: SizeModel, bandwidth_bytes_per_s: float) -> StepParts:
+    """Return the step on a link of this bandwidth."""
     link = replace(model.link, bandwidth_bytes_per_s=bandwidth_bytes_per_s)
     old = model.topology
     topology = Topology(old.nodes, old.ranks_per_node, link, link, old.algorithm)
-    parts = predict_parts(model.step, topology)
+    return predict_parts(model.step, topology)
+
+
+def _exposed(parts: StepParts) -> float:
+    """Return the exposed part of a step, 0 to 1."""
     return parts.exposed_comm_s / parts.step_s
+
+
+def _busbw_gb_per_s(model: SizeModel, parts: StepParts) -> float:
+    """Return the bus bandwidth of all exchanges of a step, as nccl-tests defines it."""
+    n = model.topology.n
+    return 2 * (n - 1) / n * model.step.exchanged_bytes / parts.comm_s / 1e9

@@ -64,14 +64,14 @@ def judge_spread(spread: Spread) -> str | None:
 
     >>> judge_spread(measure_spread([100.0, 101.0, 99.0]))
     >>> judge_spread(measure_spread([100.0, 150.0, 60.0]))
-    'the quartiles lie 45 % of the median apart, more than 10 %'
+    'the quartiles lie 45.0 % of the median apart, more than 10 %'
     """
     repeats = len(spread.values)
     if repeats < FEW_REPEATS:
         return f"{repeats} repeat{'' if repeats == 1 else 's'}: too few to tell a spread"
     if spread.relative_range > WIDE_SPREAD:
         return (
-            f"the quartiles lie {spread.relative_range:.0%} of the median apart, more than "
+            f"the quartiles lie {spread.relative_range:.1%} of the median apart, more than "
             f"{WIDE_SPREAD:.0%}"
         ).replace("%", " %")
     return None
