@@ -36,7 +36,7 @@ demo: setup ## Train a small transformer on this machine: 2 ranks, mpirun, Horov
 	@$(RUN) run --np 2 --config demo --oversubscribe
 	@echo "Next: . .venv/bin/activate; hpctrain preflight; hpctrain run --np 2 -- python your_script.py"
 
-bench: setup ## Measure how the demo scales on this machine, with a report in benches/ (3 min)
+bench: setup ## Measure how the demo scales on this machine, with a report in benches/ (2 min)
 	@test -e data/stdlib-bytes/index.json || \
 	    $(RUN) data prepare --source stdlib --tokenizer bytes --out data/stdlib-bytes
 	@$(RUN) bench --np 1,2 --config demo --oversubscribe

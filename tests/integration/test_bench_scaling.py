@@ -13,7 +13,9 @@ import launching
 import pytest
 from small_training import SETTINGS, as_options, prepare_data
 
+from hpctrain.bench.scaling import allreduces
 from hpctrain.bench.scaling.cases import read_bench
+from hpctrain.cli import main
 
 pytestmark = [pytest.mark.needs("mpirun")]
 
@@ -150,3 +152,23 @@ def test_a_dry_run_touches_nothing_and_its_commands_are_those(tmp_path, program)
         f"weak-np{np}-1node-{repeat}" for repeat in (1, 2, 3) for np in (1, 2)
     ]
     assert os.listdir(tmp_path) == ["program.py"]
+
+
+@pytest.mark.needs("torch", "horovod")
+def test_all_reduce_once_on_each_placement(tmp_path, program, monkeypatch, capsys):
+    monkeypatch.setattr(allreduces, "ALLREDUCE_SIZES", (4, 4096, 65536))
+    monkeypatch.setattr(allreduces, "ALLREDUCE_BUDGET_S", 1.0)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    monkeypatch.chdir(tmp_path)
+    words = ["--np", "1,2", "--repeats", "1", "--warmup-steps", "1", "--oversubscribe"]
+    for attempt in range(2):
+        with pytest.raises(SystemExit) as ended:
+            main(["bench", *words, "--out", "b", *program, "--events"])
+        said = capsys.readouterr()
+        assert ended.value.code == 0, said.err
+        assert ("all is measured already" in said.err) == (attempt == 1)
+    (found,) = read_bench(tmp_path / "b")[2].items()
+    placement, result = found
+    assert (placement, result.n, result.nodes) == ("np2-1node", 2, 1)
+    assert {point.bytes_ for point in result.points} == {4, 4096, 65536}
+    assert not any(point.wrong for point in result.points)
