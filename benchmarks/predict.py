@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep raw values and environment as JSON")
     asked = parser.parse_args()
     if asked.what == "curve":
-        write_result(asked.out, check_curve())
+        write_result(asked.out, {**environment(mpi=False), **check_curve()})
         return
     warn_if_busy()
     check_lab(asked.links.split(","), asked.out)

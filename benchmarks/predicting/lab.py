@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hpctrain.bench.samples import Sample, read_sample
 from hpctrain.bench.trial import Trial, run_trial
@@ -28,6 +29,7 @@ RING = ("--mca", "coll_tuned_use_dynamic_rules", "1", "--mca", "coll_tuned_allre
         "4")  # fmt: skip
 ALLREDUCE_BYTES = (8, 65_536, 262_144, 1_048_576, 4_194_304)
 ALLREDUCE_S = 1.2  # a size, about
+WARMING, FEWEST, MOST = 3, 5, 200
 FACTORY = "hpctrain.bench.worker_timed_model"
 
 
@@ -115,7 +117,8 @@ def lab_runs(folder: Path) -> Iterator[LabRuns]:
 
 
 def measure_allreduce(out: Path) -> None:
-    """What each rank does: all-reduces one after the other, so that no token bucket is full."""
+    """What each rank does: all-reduces one right after the other, so that no token bucket is full,
+    and with nothing in between by which one rank could come later than the other."""
     import numpy as np
     from mpi4py import MPI
 
@@ -124,19 +127,19 @@ def measure_allreduce(out: Path) -> None:
     for size in ALLREDUCE_BYTES:
         values = np.ones(max(1, size // 4), np.float32)
         total = np.empty_like(values)
-        seconds: list[float] = []
-        begun_s = time.perf_counter()
-        for number in range(200):
-            start_s = time.perf_counter()
-            comm.Allreduce(values, total)
-            if number >= 2:
+
+        def run(count: int, values: Any = values, total: Any = total) -> list[float]:
+            seconds = []
+            for _ in range(count):
+                start_s = time.perf_counter()
+                comm.Allreduce(values, total)
                 seconds.append(time.perf_counter() - start_s)
-            late = time.perf_counter() - begun_s > ALLREDUCE_S and number >= 6
-            if comm.bcast(late):
-                break
-        found.append((size, seconds))
+            return seconds
+
+        once_s = run(WARMING)[-1]
+        found.append((size, run(comm.bcast(max(FEWEST, min(MOST, int(ALLREDUCE_S / once_s)))))))
     if comm.rank == 0:
-        out.write_text(json.dumps(found))
+        out.write_text(json.dumps([(size, seconds[1:]) for size, seconds in found]))
 
 
 if __name__ == "__main__":

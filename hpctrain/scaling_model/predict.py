@@ -86,14 +86,19 @@ def predict_parts(step: StepModel, topology: Topology) -> StepParts:
     slower = 1.0 + step.slowdown
     backward_s = step.backward_s * slower
     times = [allreduce_s(bucket.bytes_, topology) for bucket in step.buckets]
-    negotiation_s = 0.0
+    ready_s = [bucket.ready_fraction * backward_s for bucket in step.buckets]
+    negotiation_s, cycle_s = 0.0, step.cycle_s
     if step.negotiates:
         asking = replace(topology, algorithm="openmpi")
         negotiation_s = allreduce_s(NEGOTIATION_BYTES, asking).total_s
+    if topology.algorithm == "nccl":
+        # The GPU works on one bucket while Horovod's thread asks for the next: only later, not
+        # longer. On CPUs that thread does both.
+        ready_s = [ready + negotiation_s + max(negotiation_s, cycle_s) / 2 for ready in ready_s]
+        negotiation_s = cycle_s = 0.0
     overlap = simulate_overlap(
-        [bucket.ready_fraction * backward_s for bucket in step.buckets],
-        [time.total_s for time in times],
-        backward_s=backward_s, negotiation_s=negotiation_s, cycle_s=step.cycle_s,
+        ready_s, [time.total_s for time in times],
+        backward_s=backward_s, negotiation_s=negotiation_s, cycle_s=cycle_s,
         at_start_s=[time.at_start_s for time in times],
     )  # fmt: skip
     return StepParts(
