@@ -64,6 +64,7 @@ def data_files(source):
         "hpctrain/clusters/cloud/prices.toml",
         "hpctrain/estimate/gpus.toml",
         "hpctrain/estimate/published.toml",
+        "hpctrain/scaling_model/nics.toml",
     }
 
 
