@@ -137,11 +137,12 @@ def check_lab(bandwidths: list[str], out: Path | None) -> None:
             for latency in LATENCIES:
                 link = measure_link(runs, bandwidth, latency, alone)
                 kept.append({**link, "environment": measured_on})
-        record = {
-            "what": "predict_lab", "compute": "stood in for by timed waits: ranks outnumber cores",
-            **measured_on, "summary": summarise(kept), "links": kept,
-        }  # fmt: skip
-        write_result(out, record)
+                record = {
+                    "what": "predict_lab",
+                    "compute": "stood in for by timed waits: ranks outnumber cores",
+                    **measured_on, "summary": summarise(kept), "links": kept,
+                }  # fmt: skip
+                write_result(out, record)
     print(json.dumps(record["summary"], indent=1))
 
 

@@ -11,9 +11,10 @@ from hpctrain.scaling_model.step import StepModel
 from hpctrain.scaling_model.topology import Topology, allreduce_s
 
 NEGOTIATION_BYTES = 8
-# What the model itself is off by where links and steps are measured; as found by
-# benchmarks/predict.py (benchmarks/results/predict.json): the share of the communication.
-MODEL_ERROR = 0.05
+# What the model itself may be off by where links and steps are measured, as a part of the exchange:
+# benchmarks/predict.py lab finds 4 % of a step at the median and up to 13 %; this part of the
+# exchange holds 36 of its 42 cases.
+MODEL_ERROR = 0.15
 GROWTH_THAT_COUNTS = 0.002  # of the step, a doubling of the nodes
 
 
