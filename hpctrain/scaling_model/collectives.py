@@ -49,9 +49,12 @@ def rounds(bytes_: float, n: int, algorithm: str = "ring") -> tuple[Round, ...]:
         return (Round(bytes_ / n, 2 * (n - 1)),)
     if algorithm == "tree":
         # Up and down a binary tree, in pieces that follow one another: 2·log2(n) latencies and
-        # two passes of the data (Sanders, Speck, Träff 2009, for NCCL's pair of trees).
+        # two passes of the data (Sanders, Speck, Träff 2009, for NCCL's pair of trees); of two ranks
+        # each is the root of one tree, so that each half of the data crosses once a way.
         depth = (n - 1).bit_length()
-        return (Round(bytes_), Round(bytes_)) + ((Round(0.0, 2 * depth - 2),) if depth > 1 else ())
+        if depth == 1:
+            return (Round(bytes_ / 2, 2),)
+        return (Round(bytes_), Round(bytes_), Round(0.0, 2 * depth - 2))
     if algorithm == "recursive_doubling":
         return _recursive_doubling(bytes_, n)
     if algorithm == "rabenseifner":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 # The moment of Horovod's cycle at which a bucket comes is chance: so many are tried and averaged.
 PHASES = 16
+SHORTEST_S = 1e-9  # cycles that are shorter count as none
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def _simulate(
     while waiting < len(ready_s):
         late_s = ready_s[waiting] - now_s
         if late_s > 0:  # cycles that find nothing
-            now_s += -(-late_s // period_s) * period_s if period_s > 0 else late_s
+            now_s += -(-late_s // period_s) * period_s if period_s > SHORTEST_S else late_s
         came = waiting + 1
         while came < len(ready_s) and ready_s[came] <= now_s:
             came += 1

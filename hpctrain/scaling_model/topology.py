@@ -114,15 +114,21 @@ def _nccl(bytes_: float, topology: Topology, algorithm: str) -> AllreduceTime:
     Latencies as NCCL adds them up for its choice (`src/graph/tuning.cc`): a ring's messages cross
     between nodes 2(k-1) times and within nodes for the rest; a tree goes along the ranks of a
     node and over log2(k) nodes, up and down.
+
+    Bytes that leave a node: with three nodes or more 2·S, as NCCL's pair of trees has every node
+    inside one tree and a leaf of the other. Of two nodes one is the root of each tree, and each
+    half of the data crosses once a way: S (NVIDIA/nccl issue 812, NVIDIA/nccl-tests issue 196).
     """
     k, g, n = topology.nodes, topology.ranks_per_node, topology.n
     inter, intra = topology.inter, topology.intra
     if algorithm == "ring":
         hops_inter, hops_intra, share = 2 * (k - 1), 2 * (n - k), 2 * (n - 1) / n
+        share_inter = share
     else:
         hops_inter, hops_intra, share = 2 * (k - 1).bit_length(), 2 * (g - 1), 2.0
+        share_inter = 1.0 if k == 2 else 2.0
     inter_latency_s, intra_latency_s = hops_inter * inter.latency_s, hops_intra * intra.latency_s
-    inter_flow_s = share * bytes_ / inter.bandwidth_bytes_per_s if k > 1 else 0.0
+    inter_flow_s = share_inter * bytes_ / inter.bandwidth_bytes_per_s if k > 1 else 0.0
     intra_flow_s = share * bytes_ / intra.bandwidth_bytes_per_s if g > 1 else 0.0
     latency_s = inter_latency_s + intra_latency_s
     bandwidth_s = max(inter_flow_s, intra_flow_s)

@@ -17,6 +17,7 @@ from hpctrain.scaling_model.instances import (
 )
 from hpctrain.scaling_model.links import Link
 from hpctrain.scaling_model.planned import GPUS, plan_step_model, plan_transformer_buckets
+from hpctrain.scaling_model.topology import Topology, allreduce_s
 from hpctrain.train.presets import PRESETS, ModelSize, count_parameters
 
 MIB = 1 << 20
@@ -138,12 +139,24 @@ def test_an_unknown_machine_is_answered_with_the_known_ones():
         find_instance("p4d.24xlrge")
 
 
+@pytest.mark.parametrize(("nodes", "ms"), [(1, 8.14), (2, 35.2), (3, 64.8), (4, 70.3)])
+def test_published_all_reduces_lie_in_the_band_of_a_published_link(nodes, ms):
+    """1 GiB on p4d: every row of the table in NVIDIA/nccl issue 527."""
+    machine = find_instance("p4d.24xlarge")
+    topology = Topology(nodes, machine.gpus, machine.link, machine.intra)
+    factor = 1 + machine.link.error
+    quick, slow = (allreduce_s(2.0**30, topology.scaled(f)).total_s for f in (factor, 1 / factor))
+    assert quick <= ms / 1e3 <= slow
+    assert allreduce_s(2.0**30, topology).total_s == pytest.approx(ms / 1e3, rel=0.25)
+
+
 def test_the_band_of_a_published_link_holds_what_was_reported():
-    """Reported bus bandwidths of nccl-tests: 29.6 of 50 GB/s at the least, 41.5 of 50."""
+    """Least and most of the line rate that is reported for nccl-tests, see ACHIEVED."""
     link = published_link(14e-6, 400, "test")
-    least, most = (link.scaled(f).bandwidth_bytes_per_s / 50e9 for f in (1 / 1.25, 1.25))
-    assert least <= 0.61
-    assert most >= 0.83
+    factor = 1 + link.error
+    least, most = (link.scaled(f).bandwidth_bytes_per_s / 50e9 for f in (1 / factor, factor))
+    assert 0.55 < least <= 0.592
+    assert 0.96 <= most < 1.0
 
 
 @pytest.mark.parametrize("preset", PRESETS)

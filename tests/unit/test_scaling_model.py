@@ -162,7 +162,22 @@ def test_nccl_takes_the_tree_where_latency_counts():
 
     assert of(512, 1e3, "nccl") == of(512, 1e3, "tree")
     assert of(512, 1e3, "tree").total_s < of(512, 1e3, "ring").total_s / 10
-    assert of(2, 1e10, "nccl") == of(2, 1e10, "ring")
+    assert of(3, 1e10, "nccl") == of(3, 1e10, "ring")
+
+
+def test_between_two_nodes_a_pair_of_trees_moves_the_data_once():
+    """NVIDIA/nccl issue 812: (S/N)·2(N-1) by the ring, S by the trees; so trees are taken."""
+    inter, intra = Link(0.0, 50e9), Link(0.0, 300e9)
+    two, three = (
+        {name: allreduce_s(1e9, Topology(k, 8, inter, intra, name)) for name in ALGORITHMS}
+        for k in (2, 3)
+    )
+    assert two["tree"].inter_s == pytest.approx(1e9 / 50e9)
+    assert two["ring"].inter_s == pytest.approx(2 * 15 / 16 * 1e9 / 50e9)
+    assert two["nccl"] == two["tree"]
+    assert three["tree"].inter_s == pytest.approx(2e9 / 50e9)
+    slow_within = Topology(2, 8, inter, Link(0.0, 52e9), "nccl")
+    assert allreduce_s(1e9, slow_within).total_s == pytest.approx(2 * 15 / 16 * 1e9 / 50e9)
 
 
 @given(latencies.filter(lambda s: s > 1e-6), bandwidths, st.integers(2, 64),
