@@ -20,17 +20,17 @@ MODELS = ("tiny", "small", "medium", "large", "xlarge")
 def _complete_instance(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    from hpctrain.scaling_model.instances import instance_names
+    from hpctrain.estimate.nodes import node_kind_names
 
-    return [CompletionItem(name) for name in instance_names() if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in node_kind_names() if name.startswith(incomplete)]
 
 
 def _complete_gpu(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    from hpctrain.scaling_model.planned import GPUS
+    from hpctrain.estimate.gpus import gpu_names
 
-    return [CompletionItem(name) for name in GPUS if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in gpu_names() if name.startswith(incomplete.lower())]
 
 
 @click.command(
@@ -61,7 +61,7 @@ Examples:
 )
 @click.option("--link", metavar="RATE,LATENCY", help="Between nodes: line rate, one-way latency.")
 @click.option(
-    "--intra-link", metavar="RATE,LATENCY", help="Between two GPUs of a node. Default: NVLink 3."
+    "--intra-link", metavar="RATE,LATENCY", help="Between two GPUs of a node. Default: the GPU's."
 )
 @click.option("--model", type=click.Choice(MODELS), help="A preset's size.  [default: xlarge]")
 @click.option(

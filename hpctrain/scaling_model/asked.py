@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpctrain.config import Config, load_config
-from hpctrain.errors import BenchError, ConfigError, raise_all
+from hpctrain.errors import BenchError, ConfigError
+from hpctrain.estimate.asked import Errors
+from hpctrain.estimate.gpus import Gpu, find_gpu
+from hpctrain.estimate.nodes import NodeKind, find_node_kind
 from hpctrain.scaling_model.counts import parse_counts
-from hpctrain.scaling_model.instances import Instance, as_line_rate, find_instance, published_link
+from hpctrain.scaling_model.instances import as_line_rate
 from hpctrain.scaling_model.links import Link, parse_link
-from hpctrain.scaling_model.planned import plan_step_model
-from hpctrain.scaling_model.step import StepModel
+from hpctrain.scaling_model.planned import check_mfu, plan_step_model
+from hpctrain.scaling_model.step import WIRE_FACTORS, StepModel
 from hpctrain.scaling_model.topology import Topology
+from hpctrain.train.presets import ModelSize, resolve_model
 
 DEFAULT_MODEL, DEFAULT_GPU, DEFAULT_GPUS_PER_NODE = "xlarge", "a100", 8
 DEFAULT_SEQUENCES = 8
-# NVLink 3 between two A100: 300 GB/s each way (NVIDIA A100 data sheet), 3.4 us a hop (NCCL).
-DEFAULT_INTRA_GBIT, DEFAULT_INTRA_LATENCY_S = 2400.0, 3.4e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,15 @@ class PredictAsked:
     bench_dir: Path | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What was said of the network; None where nothing was."""
+
+    kind: NodeKind | None
+    inter: Link | None
+    intra: Link | None
+
+
 def plan_prediction(asked: PredictAsked) -> tuple[StepModel, tuple[Topology, ...]]:
     """Return the step and a topology for each number of nodes.
 
@@ -47,38 +57,27 @@ def plan_prediction(asked: PredictAsked) -> tuple[StepModel, tuple[Topology, ...
         ConfigError: options are missing, wrong or against each other; all of them are named.
         BenchError: the measurement cannot be used.
     """
-    errors = _check(asked)
-    counts: tuple[int, ...] = ()
-    try:
-        counts = parse_counts(asked.nodes)
-    except ConfigError as error:
-        errors += error.messages
-    raise_all(ConfigError, errors)
+    errors = Errors(_check(asked))
+    counts = errors.attempt(parse_counts, asked.nodes)
+    network = _read_network(asked, errors)
     if asked.bench_dir is not None:
-        from hpctrain.scaling_model.from_bench import calibrate_from_bench
-
-        measured = calibrate_from_bench(asked.bench_dir)
-        step, ranks, algorithm = measured.step, measured.ranks_per_node, measured.algorithm
-        inter, intra = measured.inter, measured.intra
-        step = _adjusted(step, asked)
+        errors.raise_all()
+        step, template = _plan_measured(asked, asked.bench_dir, network)
     else:
-        step, ranks, inter, intra, algorithm = _plan_unmeasured(asked)
-    if asked.link or asked.instance:
-        inter = _inter_link(asked, _instance(asked))
-    if inter is None:
-        raise BenchError(
-            f"{asked.bench_dir}: no all-reduce between nodes was measured there, got none; "
-            "expected one. Give the network: --link 100gbit,20us, or --instance."
-        )
-    ranks = asked.gpus_per_node or ranks
-    topologies = [Topology(count, ranks, inter, intra or inter, algorithm) for count in counts]
-    return step, tuple(topologies)
+        planned = _plan_unmeasured(asked, network, errors)
+        errors.raise_all()
+        assert planned is not None  # else an error was raised
+        step, template = planned
+    assert counts is not None
+    ranks = asked.gpus_per_node or template.ranks_per_node
+    return step, tuple(replace(template, nodes=n, ranks_per_node=ranks) for n in counts)
 
 
 def _check(asked: PredictAsked) -> list[str]:
     errors = []
-    if asked.bench_dir is None and (asked.instance is None) == (asked.link is None):
-        got = "both" if asked.instance else "none"
+    both = asked.instance is not None and asked.link is not None
+    if both or (asked.bench_dir is None and asked.instance is None and asked.link is None):
+        got = "both" if both else "none"
         errors.append(
             f"--instance, --link: {got} of them is given, got {got}; expected one. "
             "Say what connects the nodes: --instance p4d.24xlarge, or --link 100gbit,20us."
@@ -90,7 +89,7 @@ def _check(asked: PredictAsked) -> list[str]:
         )
     if asked.bench_dir is not None:
         fixed = {"--model": asked.model, "--config": asked.config_name, "--gpu": asked.gpu,
-                 "--mfu": asked.mfu}  # fmt: skip
+                 "--mfu": asked.mfu, "--set": " ".join(asked.overrides) or None}  # fmt: skip
         errors += [
             f"{name}: cannot be given with --from, got {value}; expected none. The measurement "
             "has it: leave it out."
@@ -100,60 +99,104 @@ def _check(asked: PredictAsked) -> list[str]:
     return errors
 
 
-def _plan_unmeasured(asked: PredictAsked) -> tuple[StepModel, int, Link, Link, str]:
-    from hpctrain.train.presets import resolve_model
+def _read_network(asked: PredictAsked, errors: Errors) -> Network:
+    kind = errors.attempt(find_node_kind, asked.instance) if asked.instance else None
+    link = errors.optional(parse_link, asked.link, "--link")
+    within = errors.optional(parse_link, asked.intra_link, "--intra-link")
+    inter = as_line_rate(link) if link else None
+    return Network(
+        kind=kind,
+        inter=kind.inter if kind else inter,
+        intra=as_line_rate(within) if within else None,
+    )
 
-    instance = _instance(asked)
-    config = _load(asked)
+
+def _plan_measured(
+    asked: PredictAsked, folder: Path, network: Network
+) -> tuple[StepModel, Topology]:
+    """Return a measured step, and its topology on one node, with what is asked to be otherwise."""
+    from hpctrain.scaling_model.from_bench import calibrate_from_bench
+
+    measured = calibrate_from_bench(folder)
+    inter = network.inter or measured.inter
+    if inter is None:
+        raise BenchError(
+            f"{folder}: no all-reduce between nodes was measured there, got none; "
+            "expected one. Give the network: --link 100gbit,20us, or --instance."
+        )
+    rented = network.kind.intra if network.kind else None
+    intra = network.intra or measured.intra or rented or inter
+    step = adjust_step(measured.step, measured.compression, asked.accum, asked.compression)
+    return step, Topology(1, measured.ranks_per_node, inter, intra, measured.algorithm)
+
+
+def adjust_step(
+    step: StepModel, measured_compression: str, accum: int | None, compression: str | None
+) -> StepModel:
+    """Return a measured step with another accumulation or compression; None: as measured."""
+    if accum is not None:
+        step = replace(step, accum=accum)
+    if compression is not None:
+        factor = WIRE_FACTORS[compression] / WIRE_FACTORS[measured_compression]
+        buckets = tuple(replace(one, bytes_=one.bytes_ * factor) for one in step.buckets)
+        step = replace(step, buckets=buckets)
+    return step
+
+
+def _plan_unmeasured(
+    asked: PredictAsked, network: Network, errors: Errors
+) -> tuple[StepModel, Topology] | None:
+    """Return a step from published figures, and its topology on one node; None with errors."""
+    kind = network.kind
+    gpu = None
+    if asked.gpu or kind or not asked.instance:  # of an unknown machine no GPU is known
+        gpu = errors.attempt(_choose_gpu, asked, kind)
+    config = errors.attempt(_load, asked, gpu)
+    size = errors.attempt(resolve_model, config.model) if config else None
+    if gpu is None or config is None or size is None:
+        errors.attempt(check_mfu, asked.mfu)
+        return None
+    step = errors.attempt(_plan_step, asked, config, size, gpu)
+    if step is None or network.inter is None:
+        return None
+    intra = network.intra or (kind.intra if kind else gpu.between)
+    ranks = kind.gpus if kind else DEFAULT_GPUS_PER_NODE
+    return step, Topology(1, ranks, network.inter, intra, "nccl")
+
+
+def _choose_gpu(asked: PredictAsked, kind: NodeKind | None) -> Gpu:
+    if kind is None:
+        return find_gpu(asked.gpu or DEFAULT_GPU)
+    if asked.gpu is not None and find_gpu(asked.gpu).name != kind.gpu.name:
+        raise ConfigError(
+            f"--gpu, --instance: they disagree, got {asked.gpu} and {kind.name}, which has "
+            f"{kind.gpu.name}; expected one of them. Leave out --gpu."
+        )
+    return kind.gpu
+
+
+def _load(asked: PredictAsked, gpu: Gpu | None) -> Config:
+    if asked.config_name is None:
+        # A preset's precision is the GPU's best; what --set has comes later and counts.
+        precision = [f"train.precision={gpu.best_precision}"] if gpu else []
+        preset = f"model.preset={asked.model or DEFAULT_MODEL}"
+        return load_config(None, (preset, *precision, *asked.overrides))
+    from hpctrain.recipes import find_recipe
+
+    return load_config(find_recipe(asked.config_name), asked.overrides)
+
+
+def _plan_step(asked: PredictAsked, config: Config, size: ModelSize, gpu: Gpu) -> StepModel:
     train, comm = config.train, config.comm
-    accum = asked.accum or train.grad_accum_steps
     per_step = train.batch_size_per_rank
-    step = plan_step_model(
-        resolve_model(config.model),
-        gpu=asked.gpu or (instance.gpu if instance else DEFAULT_GPU),
-        precision=train.precision if asked.config_name else "bf16",
+    return plan_step_model(
+        size,
+        gpu=gpu.name,
+        precision=train.precision,
         mfu=asked.mfu,
         # A configuration's batch is a step's, which its own accumulation splits.
         sequences=max(1, per_step // train.grad_accum_steps) if per_step else DEFAULT_SEQUENCES,
-        accum=accum,
+        accum=asked.accum or train.grad_accum_steps,
         bucket_mb=comm.bucket_mb,
         compression=asked.compression or comm.compression,
     )
-    if instance is not None:
-        ranks, intra = instance.gpus, instance.intra
-    else:
-        ranks = DEFAULT_GPUS_PER_NODE
-        intra = published_link(DEFAULT_INTRA_LATENCY_S, DEFAULT_INTRA_GBIT, "NVLink 3")
-    if asked.intra_link:
-        intra = as_line_rate(parse_link(asked.intra_link, "--intra-link"))
-    return step, ranks, _inter_link(asked, instance), intra, "nccl"
-
-
-def _load(asked: PredictAsked) -> Config:
-    overrides: Sequence[str] = asked.overrides
-    if asked.config_name is None:
-        overrides = (f"model.preset={asked.model or DEFAULT_MODEL}", *overrides)
-        return load_config(None, overrides)
-    from hpctrain.recipes import find_recipe
-
-    return load_config(find_recipe(asked.config_name), overrides)
-
-
-def _instance(asked: PredictAsked) -> Instance | None:
-    return find_instance(asked.instance) if asked.instance else None
-
-
-def _inter_link(asked: PredictAsked, instance: Instance | None) -> Link:
-    if instance is not None:
-        return instance.link
-    return as_line_rate(parse_link(asked.link or ""))
-
-
-def _adjusted(step: StepModel, asked: PredictAsked) -> StepModel:
-    """Return a measured step with what is asked to be otherwise."""
-    if asked.accum is not None:
-        step = replace(step, accum=asked.accum)
-    if asked.compression == "fp16":
-        halved = tuple(replace(bucket, bytes_=bucket.bytes_ / 2) for bucket in step.buckets)
-        step = replace(step, buckets=halved)
-    return step

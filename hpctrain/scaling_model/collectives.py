@@ -49,8 +49,8 @@ def rounds(bytes_: float, n: int, algorithm: str = "ring") -> tuple[Round, ...]:
         return (Round(bytes_ / n, 2 * (n - 1)),)
     if algorithm == "tree":
         # Up and down a binary tree, in pieces that follow one another: 2·log2(n) latencies and
-        # two passes of the data (Sanders, Speck, Träff 2009, for NCCL's pair of trees); of two ranks
-        # each is the root of one tree, so that each half of the data crosses once a way.
+        # two passes of the data (Sanders, Speck, Träff 2009, for NCCL's pair of trees). Of two
+        # ranks each is the root of one tree: each half of the data crosses once a way.
         depth = (n - 1).bit_length()
         if depth == 1:
             return (Round(bytes_ / 2, 2),)

@@ -21,13 +21,18 @@ BACKENDS = ("horovod", "mpi4py", "torch")  # the trainer's own first
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredBase:
-    """What a measurement gives to predict from; links that it did not use are None."""
+    """What a measurement gives to predict from; links that it did not use are None.
+
+    Args:
+        compression: what its gradients travelled as, `comm.compression`.
+    """
 
     step: StepModel
     inter: Link | None
     intra: Link | None
     ranks_per_node: int
     algorithm: str
+    compression: str
 
 
 def calibrate_from_bench(folder: Path) -> MeasuredBase:
@@ -84,6 +89,7 @@ def combine(
         intra=intra,
         ranks_per_node=max(np // nodes for np, nodes in samples),
         algorithm="nccl" if on_gpu else "openmpi",
+        compression=comm.get("compression", "none"),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hpctrain.errors import ConfigError, did_you_mean, raise_all
-from hpctrain.gpu_peaks import peak_flops
+from hpctrain.errors import ConfigError, raise_all
+from hpctrain.estimate.gpus import Gpu, find_gpu
+from hpctrain.estimate.mfu import find_published
 from hpctrain.scaling_model.step import (
     GRADIENT_BYTES,
     HOROVOD_CYCLE_S,
@@ -16,25 +17,6 @@ from hpctrain.scaling_model.step import (
 from hpctrain.train.flops import flops_per_token
 from hpctrain.train.presets import ModelSize, count_parameters
 
-# Names as clouds and people write them → what the driver says (hpctrain.gpu_peaks).
-GPUS = {
-    "v100": "Tesla V100-SXM2-32GB",
-    "t4": "Tesla T4",
-    "a100": "NVIDIA A100-SXM4-80GB",
-    "a10g": "NVIDIA A10G",
-    "l4": "NVIDIA L4",
-    "h100": "NVIDIA H100 80GB HBM3",
-    "h200": "NVIDIA H200",
-    "b200": "NVIDIA B200",
-}
-# One GPU's MFU in 16 bits where nothing was measured, by parameters (up to): MosaicML llm-foundry,
-# scripts/train/benchmarking/README.md (8 GPUs, MPT 125M, 350M, 760M, 1B).
-_PUBLISHED_MFU = {
-    "a100": ((200e6, 0.448), (500e6, 0.516), (1000e6, 0.569), (float("inf"), 0.599)),
-    "h100": ((1000e6, 0.379), (float("inf"), 0.424)),
-}
-PUBLISHED_SOURCE = "published: llm-foundry, scripts/train/benchmarking"
-ASSUMED_MFU, ASSUMED_ERROR = 0.40, 0.25
 PUBLISHED_ERROR, GIVEN_ERROR = 0.10, 0.05
 # How much GPUs of a job differ from step to step: not published anywhere that we know of. That of
 # the llm-foundry curve on 8 to 64 H100 (benchmarks/predict.py curve) is at most this.
@@ -55,33 +37,33 @@ def plan_step_model(
     """Return the step of one GPU, computed and not measured.
 
     Args:
-        gpu: such as ``a100-80gb``; what follows the first ``-`` is memory, and of no account here.
+        gpu: as `hpctrain estimate --gpu` takes it, such as ``a100-80gb``.
         mfu: of a GPU that is alone, optimizer included; by default a published one.
         sequences: of one micro-batch on one GPU.
 
     Raises:
-        ConfigError: the GPU is unknown, or has no peak for this precision.
+        ConfigError: the GPU is unknown, has no such precision, or no MFU is published for it.
     """
-    kind = gpu.lower().partition("-")[0]
     errors = []
-    if kind not in GPUS:
+    found = peak = None
+    try:
+        found = find_gpu(gpu)
+        peak = found.peak_flops(precision)
+    except ConfigError as problem:
+        errors += problem.messages
+    if found is not None and peak is None:
         errors.append(
-            f"--gpu: unknown, got '{gpu}'; expected one of {', '.join(GPUS)}, with or without "
-            f"its memory (a100-80gb).{did_you_mean(kind, GPUS)} Choose the nearest."
+            f"train.precision: {found.name} has no such units, got '{precision}'; expected one "
+            f"that it has. Set train.precision={found.best_precision}."
         )
-    peak = peak_flops(GPUS.get(kind, ""), precision)
-    if peak is None and not errors:
-        errors.append(
-            f"train.precision: no peak is known for {gpu}, got '{precision}'; expected one that "
-            "it has units for. Set train.precision=fp16."
-        )
-    if mfu is not None and not 0.0 < mfu <= 1.0:
-        errors.append(
-            f"--mfu: out of range, got {mfu}; expected above 0 and at most 1. "
-            "Measured ones are 0.3 to 0.6."
-        )
+    try:
+        check_mfu(mfu)
+    except ConfigError as problem:
+        errors += problem.messages
     raise_all(ConfigError, errors)
-    mfu, error, words = _choose_mfu(kind, count_parameters(size), mfu)
+    assert found is not None  # else an error was raised
+    assert peak is not None
+    mfu, error, words = _choose_mfu(found, count_parameters(size), precision, mfu)
     computing_s = sequences * size.seq_len * flops_per_token(size) / (peak * mfu)
     return StepModel(
         data_s=0.0,
@@ -124,10 +106,29 @@ def plan_transformer_buckets(
     )
 
 
-def _choose_mfu(kind: str, params: int, given: float | None) -> tuple[float, float, str]:
+def check_mfu(mfu: float | None) -> None:
+    """Refuse a utilization that cannot be; None is not given.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if mfu is not None and not 0.0 < mfu <= 1.0:
+        raise ConfigError(
+            f"--mfu: out of range, got {mfu}; expected above 0 and at most 1. "
+            "Measured ones are 0.3 to 0.6."
+        )
+
+
+def _choose_mfu(
+    gpu: Gpu, params: int, precision: str, given: float | None
+) -> tuple[float, float, str]:
     if given is not None:
         return given, GIVEN_ERROR, "as given"
-    table = _PUBLISHED_MFU.get(kind)
-    if table is None:
-        return ASSUMED_MFU, ASSUMED_ERROR, f"assumed: none is published here for {kind}"
-    return next(mfu for limit, mfu in table if params <= limit), PUBLISHED_ERROR, PUBLISHED_SOURCE
+    figure = find_published(gpu, params, precision)
+    if figure is None:
+        raise ConfigError(
+            f"--mfu: nothing is published for {params / 1e6:.4g} million parameters in {precision} "
+            f"on {gpu.name}, got none; expected a share such as 0.4. Measure there (hpctrain "
+            "bench, then --from), or give --mfu by your own experience."
+        )
+    return figure.value, PUBLISHED_ERROR, f"published: {figure.source}"

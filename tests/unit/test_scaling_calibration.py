@@ -7,6 +7,8 @@ import pytest
 
 from hpctrain.bench.samples import RankSteps, Sample
 from hpctrain.errors import BenchError, ConfigError
+from hpctrain.estimate.gpus import find_gpu
+from hpctrain.estimate.mfu import find_published
 from hpctrain.scaling_model.calibrate import calibrate, predict_from_samples
 from hpctrain.scaling_model.from_bench import choose_links, combine, merge_samples
 from hpctrain.scaling_model.instances import (
@@ -16,7 +18,7 @@ from hpctrain.scaling_model.instances import (
     published_link,
 )
 from hpctrain.scaling_model.links import Link
-from hpctrain.scaling_model.planned import GPUS, plan_step_model, plan_transformer_buckets
+from hpctrain.scaling_model.planned import plan_step_model, plan_transformer_buckets
 from hpctrain.scaling_model.topology import Topology, allreduce_s
 from hpctrain.train.presets import PRESETS, ModelSize, count_parameters
 
@@ -110,7 +112,7 @@ def test_every_machine_has_a_source_and_figures_that_can_be(name):
     assert machine.source
     assert "20" in machine.source.rpartition("as of ")[2]
     assert 1 <= machine.gpus <= 16
-    assert machine.gpu.partition("-")[0] in GPUS
+    assert find_gpu(machine.gpu)
     assert 1 <= machine.line_gbit <= 4000
     assert machine.link.bandwidth_bytes_per_s == machine.line_gbit * 1e9 / 8 * ACHIEVED
     assert machine.intra.latency_s < machine.link.latency_s < 1e-3
@@ -177,16 +179,28 @@ def test_a_planned_step_computes_its_flops():
     assert step.alone_s == pytest.approx(flops / (312e12 * 0.5))
     assert step.backward_s == pytest.approx(2 * step.forward_s)
     published = plan_step_model(size, gpu="a100", sequences=4)
-    assert published.alone_s == pytest.approx(flops / (312e12 * 0.599))
+    assert published.alone_s == pytest.approx(flops / (312e12 * 0.599), rel=1e-3)
     assert "llm-foundry" in published.source
-    assert "assumed" in plan_step_model(size, gpu="l4").source
+
+
+@pytest.mark.parametrize(("gpu", "precision"), [("h200", "bf16"), ("v100", "fp16")])
+def test_a_planned_step_has_the_mfu_that_an_estimate_has(gpu, precision):
+    size = ModelSize(**PRESETS["xlarge"], position="learned")
+    figure = find_published(find_gpu(gpu), count_parameters(size), precision)
+    given = plan_step_model(size, gpu=gpu, precision=precision, mfu=figure.value)
+    published = plan_step_model(size, gpu=gpu, precision=precision)
+    assert published.alone_s == pytest.approx(given.alone_s)
+    assert figure.source in published.source
 
 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
         ({"gpu": "a1000"}, "--gpu: unknown"),
-        ({"gpu": "t4", "precision": "bf16"}, "no peak is known"),
+        ({"gpu": "a100-xyz"}, "--gpu: unknown"),
+        ({"gpu": "h100-pcie"}, "--gpu: unknown"),  # it has another peak than the one we know
+        ({"gpu": "t4", "precision": "bf16"}, "t4 has no such units.*train.precision=fp16"),
+        ({"gpu": "l4"}, "--mfu: nothing is published .* on l4"),
         ({"gpu": "a100", "mfu": 1.5}, "--mfu: out of range"),
     ],
 )
@@ -206,7 +220,7 @@ def test_a_measured_folder_gives_step_and_ranks():
     found = combine(samples, config, {})
     assert found.ranks_per_node == 2
     assert found.algorithm == "openmpi"
-    assert (found.inter, found.intra) == (None, None)
+    assert (found.inter, found.intra, found.compression) == (None, None, "fp16")
     assert found.step.accum == 2
     assert found.step.exchanged_bytes == pytest.approx(2e6)
     gpu = {(1, 1): [replace(sample(rank(device="cuda:0")))]}
