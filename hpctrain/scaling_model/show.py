@@ -43,9 +43,10 @@ def render_predictions(predictions: Sequence[Prediction]) -> str:
         f"{'':{BAR_CELLS}}  {'exposed':>9} {'waiting':>9}  what grows"
     ]
     for p in predictions:
+        beyond = "*" if p.nodes > p.validated_nodes else " "
         band = f"{render_seconds(p.low_s)} to {render_seconds(p.high_s)}"
         lines.append(
-            f"{p.nodes:>6} {p.ranks:>6} {render_seconds(p.step_s):>9} {band:>20} "
+            f"{p.nodes:>6}{beyond}{p.ranks:>6} {render_seconds(p.step_s):>9} {band:>20} "
             f"{p.efficiency:>10.1%} {render_bar(p.efficiency)}  "
             f"{render_seconds(p.exposed_comm_s):>9} {render_seconds(p.waiting_s):>9}  "
             f"{p.growing_term.partition(':')[0]}"
@@ -68,6 +69,11 @@ def render_findings(predictions: Sequence[Prediction]) -> str:
             f"{render_seconds(max(0.0, waiting_s))} waiting for the slowest rank."
         )
     words.append(f"What grows next: {last.growing_term}.")
+    if last.nodes > last.validated_nodes:
+        words.append(
+            f"Held against measurements: up to {last.validated_nodes} nodes. Lines with * are "
+            "beyond, extrapolated."
+        )
     words.append(f"Error band: {last.band}.")
     return "\n".join(words)
 

@@ -31,7 +31,10 @@ def run(*arguments):
 def test_a_table_with_bars_bands_and_reasons():
     said = run("--nodes", "2,4,...,1024", "--instance", "p4d.24xlarge", "--model", "xlarge")
     lines = said.splitlines()
-    sizes = [int(line.split()[0]) for line in lines if line.strip()[:1].isdigit()]
+    rows = [line.split() for line in lines if line.strip()[:1].isdigit()]
+    sizes = [int(row[0].partition("*")[0]) for row in rows]
+    assert [row[0].count("*") for row in rows] == [0, 0] + [1] * 8
+    assert "Held against measurements: up to 4 nodes" in said
     assert sizes == [2**k for k in range(1, 11)]
     assert "█" in said
     assert "Error band: link between nodes ±28%" in said

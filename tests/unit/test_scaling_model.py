@@ -93,6 +93,35 @@ def test_the_prediction_lies_in_its_band(step, topology):
     assert found.band
 
 
+def test_the_efficiencys_band_holds_what_is_uncertain_about_computing():
+    """The exchange counts 25 times the computing: the efficiency goes with the computing."""
+    step = StepModel(0.0, 1.0, 2.0, 0.0, (BucketModel(75e9, 1.0),), error=0.25)
+    wire = Link(0.0, 1e9, error=0.1)
+    topology = Topology(2, 1, wire, wire)
+    found = predict_step(step, topology)
+    for longer in (0.8, 1.25):
+        other = replace(step, forward_s=longer, backward_s=2 * longer, error=0.0)
+        exact = predict_step(other, Topology(2, 1, replace(wire, error=0.0), wire))
+        assert found.efficiency_low < exact.efficiency < found.efficiency_high
+    assert found.efficiency_low < found.efficiency / 1.25
+    assert found.efficiency_high > found.efficiency * 1.2
+    alone = predict_step(step, Topology(1, 1, wire, wire))
+    assert (alone.efficiency_low, alone.efficiency_high) == (1.0, 1.0)
+    assert (alone.low_s, alone.high_s) == (pytest.approx(3 / 1.25), pytest.approx(3 * 1.25))
+
+
+def test_the_band_widens_beyond_what_was_measured():
+    step = StepModel(0.0, 1.0, 2.0, 0.0, (BucketModel(1e6, 1.0),))
+    wire = Link(0.0, 1e9)
+    four, eight, far = (predict_step(step, Topology(k, 1, wire, wire)) for k in (4, 8, 1024))
+    assert four.high_s / four.step_s < 1.001
+    assert eight.high_s / eight.step_s == pytest.approx(1.03, abs=0.001)
+    assert far.high_s / far.step_s == pytest.approx(1.24, abs=0.001)
+    assert far.efficiency_low < 0.85 < 0.99 < far.efficiency_high
+    assert "nothing beyond 4 nodes was measured" in far.band
+    assert "nothing beyond" not in four.band
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=9),
        st.floats(0.0, 0.1), st.floats(0.0, 0.1))  # fmt: skip
 def test_exchanges_follow_one_another_and_none_before_it_is_ready(times, negotiation_s, cycle_s):
