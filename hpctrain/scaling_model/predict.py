@@ -17,9 +17,9 @@ NEGOTIATION_BYTES = 8
 # (docs/prediction.md has how many): so those cases do not confirm it.
 MODEL_ERROR = 0.15
 # Up to so many nodes the model was held against measurements (benchmarks/predict.py lab). Beyond,
-# a step may be longer by this part with each doubling: chosen after a published curve on up to 64
-# nodes (benchmarks/predict.py curve), of which every prediction is too short, by 2 to 3 % a
-# doubling of the nodes.
+# a step may be longer by this part with each doubling: what the model lacks (other traffic,
+# stragglers) makes steps longer. Chosen after a published curve, whose step on 64 nodes is 12 %
+# longer than predicted (benchmarks/predict.py curve): so that curve does not confirm it.
 VALIDATED_NODES, EXTRAPOLATION_ERROR = 4, 0.03
 GROWTH_THAT_COUNTS = 0.002  # of the step, a doubling of the nodes
 

@@ -1,12 +1,16 @@
 """The benchmarks start, and compare like with like."""
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import tiers
+from click.testing import CliRunner
+
+from hpctrain.cli import cli
 
 tiers.require("torch")
 
@@ -47,6 +51,25 @@ def test_the_peers_train_what_hpctrain_trains(module):
 
     config = parse_config("", overrides=[f"{key}={value}" for key, value in peers.SETTINGS.items()])
     assert count_parameters(resolve_model(config.model)) == pytest.approx(10.8e6, rel=0.02)
+
+
+def test_the_published_curve_is_predicted_by_the_package(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    curve = importlib.import_module("predicting.curve")
+    found = curve.check_curve()
+    assert found["met"]
+    rows = {row["gpus"]: row for row in found["rows"]}
+    assert [size for size, row in rows.items() if row["calibrated_on"]] == [8, 16, 32, 64]
+    # Nothing calibrated: wrong by 12 %, which the band beyond what was measured has to hold.
+    assert all(row["uncalibrated"]["in_band"] for row in rows.values())
+    shipped = json.loads(
+        CliRunner().invoke(cli, [
+            "bench", "predict", "--nodes", "64", "--instance", curve.MACHINE, "--model", "xlarge",
+            "--set", "train.batch_size_per_rank=12", "--json",
+        ]).output
+    )["predictions"][0]  # fmt: skip
+    rate = 12 * curve.SEQ_LEN / shipped["step_s"]
+    assert rate == pytest.approx(rows[512]["uncalibrated"]["predicted"])
 
 
 def test_the_exchange_is_of_118_mb(module):
