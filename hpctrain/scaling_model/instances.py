@@ -40,6 +40,7 @@ class Instance:
         gpu: as `hpctrain estimate --gpu` names it.
         flow_gbit: the most that one TCP connection between two of them carries; None: unknown.
         bursts: the rate holds for a short time only.
+        needs: what the rate is had with only; without it the nodes have `plain_gbit`.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Instance:
     flow_gbit: float | None
     bursts: bool
     source: str
+    needs: str | None = None
+    plain_gbit: float | None = None
 
 
 def find_instance(name: str) -> Instance:
@@ -74,12 +77,14 @@ def find_instance(name: str) -> Instance:
         )
     latency_us, as_of = table["latency_us"], table["as_of"]
     intra = found["intra"]
+    needs, plain_gbit = found.get("needs"), found.get("plain_gbit")
+    proviso = f", with {needs}, else {plain_gbit:g} Gbit/s" if needs else ""
     within_us = latency_us["nvlink" if intra.endswith("nvlink") else "pcie"]
     return Instance(
         name=name.lower(),
         provider=found["provider"],
         link=published_link(
-            latency_us["network"] * 1e-6, found["inter_gbit"], f"{name}, {as_of}"
+            latency_us["network"] * 1e-6, found["inter_gbit"], f"{name}, {as_of}{proviso}"
         ),
         intra=published_link(
             within_us * 1e-6, table["intra_gbit"][intra], f"{intra}, {as_of}"
@@ -90,6 +95,8 @@ def find_instance(name: str) -> Instance:
         flow_gbit=found.get("flow_gbit"),
         bursts=found.get("burst", False),
         source=f"{table['sources'][found['provider']]}, as of {as_of}",
+        needs=needs,
+        plain_gbit=plain_gbit,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from hpctrain.bench.samples import RankSteps, Sample
+from hpctrain.clusters.cloud.machines import read_machines
 from hpctrain.errors import BenchError, ConfigError
 from hpctrain.estimate.gpus import find_gpu
 from hpctrain.estimate.mfu import find_published
@@ -134,6 +135,24 @@ def test_every_machine_has_a_source_and_figures_that_can_be(name):
 def test_what_vendors_publish(name, gbit, gpus):
     machine = find_instance(name.upper())
     assert (machine.line_gbit, machine.gpus) == (gbit, gpus)
+
+
+@pytest.mark.parametrize("name", instance_names())
+def test_both_tables_of_networks_agree_or_say_why_not(name):
+    """Ours has what can be had; machines.csv what the Terraform modules' machines have."""
+    machine = find_instance(name)
+    rented = read_machines().get((machine.provider, name))
+    if rented is None:
+        return
+    assert rented.network_gbps == (machine.plain_gbit or machine.line_gbit)
+    if machine.plain_gbit is not None:
+        assert f"with {machine.needs}, else {machine.plain_gbit:g}" in machine.link.source
+
+
+def test_the_highest_rates_of_gcp_are_named_with_what_they_need():
+    assert find_instance("a3-highgpu-8g").needs == "GPUDirect-TCPX"
+    assert find_instance("a3-megagpu-8g").needs == "GPUDirect-TCPXO"
+    assert find_instance("p4d.24xlarge").needs is None
 
 
 def test_an_unknown_machine_is_answered_with_the_known_ones():
