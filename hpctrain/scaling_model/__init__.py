@@ -4,5 +4,6 @@ Links (`links.py`) between ranks in a shape (`topology.py`) carry buckets of gra
 algorithm (`collectives.py`) while backward still runs (`overlap.py`); the slowest of many ranks
 is waited for (`jitter.py`). `predict.py` adds it up for a `StepModel` (`step.py`), which comes
 from measurements (`calibrate.py`) or from a plan. Pure Python: no numpy, no processes, no files
-but the table of network cards (`instances.py`).
+but tables (of network cards in `instances.py`, of GPUs in `hpctrain.estimate`). Sharded training,
+which hpctrain does not do, is in `sharded.py` for the sake of published curves.
 """
