@@ -36,6 +36,15 @@ def render_seconds(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms"
 
 
+def render_part(part: float) -> str:
+    """Return a part as percent, small ones with a digit more.
+
+    >>> render_part(0.936), render_part(0.0284)
+    ('94%', '2.8%')
+    """
+    return f"{part:.0%}" if part >= 0.1 else f"{part:.1%}"
+
+
 def render_predictions(predictions: Sequence[Prediction]) -> str:
     """Return a table: a line a size."""
     lines = [
@@ -57,8 +66,10 @@ def render_predictions(predictions: Sequence[Prediction]) -> str:
 def render_findings(predictions: Sequence[Prediction]) -> str:
     """Return in words what grows over the whole range, and what the band is made of."""
     first, last = predictions[0], predictions[-1]
-    words = [f"At {last.nodes} nodes: {last.efficiency:.0%} "
-             f"({last.efficiency_low:.0%} to {last.efficiency_high:.0%})."]  # fmt: skip
+    words = [
+        f"At {last.nodes} nodes: {render_part(last.efficiency)} "
+        f"({render_part(last.efficiency_low)} to {render_part(last.efficiency_high)})."
+    ]
     if len(predictions) > 1:
         exposed_s = last.exposed_comm_s - first.exposed_comm_s
         waiting_s = last.waiting_s - first.waiting_s
