@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,24 @@ def test_a_message_that_one_rank_finds_and_waits_for_by_turns_is_fitted_by_the_m
     raw = [(8, [0.00004] * 3 + [0.0042] * 3), (4_000_000, [0.302] * 4)]
     fit = predict.fit_allreduce(predict.mean_points(raw), 2, "openmpi", eager_bytes=1 << 30)
     assert fit.link.latency_s == pytest.approx(2.1e-3, rel=0.05)
+
+
+def test_the_page_on_prediction_has_the_figures_of_its_result():
+    record = json.loads((BENCHMARKS / "results" / "predict.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "prediction.md").read_text()
+    rates = {"100mbit": "100 Mbit/s", "400mbit": "400 Mbit/s", "1gbit": "1 Gbit/s"}
+    assert len(record["links"]) == 6
+    for link in record["links"]:
+        errors, naive = (
+            [abs(case[key]) for case in link["cases"]] for key in ("error", "naive_error")
+        )
+        name = f"{rates[link['bandwidth']]}, {'0' if link['latency'] == 'off' else '2 ms'}"
+        row = f"| {name} | {statistics.median(errors):.1%} | {max(errors):.1%} | "
+        assert (row + f"{statistics.median(naive):.0%} |").replace("%", " %") in page
+    summary = record["summary"]
+    last = f" exposed | {summary['median_error']:.1%} | {summary['worst_error']:.1%} |"
+    assert last.replace("%", " %") in page
+    assert len({link["environment"]["commit"] for link in record["links"]}) == 1
 
 
 def test_the_exchange_is_of_118_mb(module):
