@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from bench_values import (
 )
 
 from hpctrain.bench.report.analyse import analyse_bench
+from hpctrain.bench.report.gate_sizes import _is_over_linear
+from hpctrain.bench.report.measured import measure_case
+from hpctrain.bench.report.tables import say_judgement
 from hpctrain.bench.report.write import write_report
 from hpctrain.errors import BenchError
 
@@ -106,6 +110,65 @@ def test_weak_scaling_over_n_beyond_the_spread():
 def test_weak_scaling_over_n_within_the_spread_is_reported():
     report = analyse(*rates(ONE, 0.36, 0.33, 0.37), *rates(TWO, 0.30, 0.34, 0.33))
     assert report.size(TWO.key).efficiency > 1
+
+
+@pytest.mark.parametrize("outlier", [0, 2, 4])
+def test_one_slow_repeat_hides_no_speedup_over_n(outlier):
+    """Four of five steps take 0.6 of the baseline's, one takes a little longer than that."""
+    fast = [0.6 * 0.35] * 5
+    fast[outlier] = 1.05 * 0.35
+    with pytest.raises(BenchError, match="weak scaling over n"):
+        analyse(*rates(ONE, 0.35, 0.351, 0.349, 0.35, 0.352), *rates(TWO, *fast))
+
+
+def test_one_fast_repeat_of_the_baseline_hides_none_either():
+    with pytest.raises(BenchError, match="weak scaling over n"):
+        analyse(*rates(ONE, 0.35, 0.351, 0.2, 0.35, 0.352), *rates(TWO, *[0.25] * 5))
+
+
+def test_equal_sizes_are_hardly_ever_refused():
+    """The gate is no test of significance: an alarm costs a whole measurement."""
+    chance = random.Random(3)
+    pairs = [
+        [_measured(case, [chance.lognormvariate(0, 0.03) for _ in range(5)]) for case in (TWO, ONE)]
+        for _ in range(400)
+    ]
+    assert sum(_is_over_linear(*pair) for pair in pairs) <= 8
+
+
+def _measured(case, rates):
+    stored = [
+        store(case, foreign_sample(case.np), k, metric=(rate * case.np,))
+        for k, rate in enumerate(rates)
+    ]
+    return measure_case(case, stored)
+
+
+def test_weak_scaling_over_n_is_always_marked():
+    report = analyse(*rates(ONE, 0.36, 0.33, 0.37), *rates(TWO, 0.30, 0.34, 0.33))
+    size = report.size(TWO.key)
+    assert "9.1 % more a rank than the baseline" in size.superlinear
+    assert "over linear" in say_judgement(size)
+    assert "no loss seen" in " ".join(report.findings)
+
+
+@pytest.mark.parametrize(
+    ("mode", "tokens", "said"),
+    [
+        ("strong", 20_000, "got 20,000 tokens in a step of all ranks; expected 1,000"),
+        ("weak", 1000, "got 500 tokens in a step a rank; expected 1,000"),
+    ],
+)
+def test_unequal_work_is_no_efficiency(mode, tokens, said):
+    one, two = make_case(1, mode), make_case(2, mode)
+    with pytest.raises(BenchError) as refused:
+        analyse(
+            store(one, make_sample(one)), store(two, make_sample(two, tokens=tokens)),
+            cases=[one, two],
+        )  # fmt: skip
+    assert f"{two.key}: another work than {one.key} has, {said}" in str(refused.value)
+    rounded = store(two, make_sample(two, tokens=1.01 * (1000 if mode == "strong" else 2000)))
+    assert analyse(store(one, make_sample(one)), rounded, cases=[one, two]).size(two.key)
 
 
 def test_one_repeat_is_held_against_what_its_steps_differ_by():

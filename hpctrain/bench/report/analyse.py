@@ -10,9 +10,10 @@ from hpctrain.bench.environment import BUSY_LOAD
 from hpctrain.bench.report import lost
 from hpctrain.bench.report.findings import Ground, find_findings
 from hpctrain.bench.report.forecast import Forecast, forecast_sizes
-from hpctrain.bench.report.gate import (
-    check_trials,
+from hpctrain.bench.report.gate import check_trials
+from hpctrain.bench.report.gate_sizes import (
     check_weak_speedups,
+    check_work,
     explain_superlinear,
     warn_above_achievable,
 )
@@ -53,6 +54,7 @@ def analyse_bench(
     """
     check_trials(folder, plan, samples)
     measured = _measure(folder, plan, samples)
+    check_work(measured)
     baselines = {m.case.key: lost.choose_baseline(m, measured) for m in measured}
     check_weak_speedups(folder, [(m, baselines[m.case.key]) for m in measured])
     settings = read_exchange_settings(plan.asked.get("config") or {})
