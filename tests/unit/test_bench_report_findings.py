@@ -1,5 +1,6 @@
 """Judgements on spread, side-by-side pairs, forecasts, and what the findings say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -221,7 +222,53 @@ def test_findings_name_the_link_and_what_would_help():
     assert "The link gives 0.02 GB/s where this model needs" in words
     assert "accumulating 4 steps" in words
     assert "fp16 compression (comm.compression)" in words
+    assert "By the scaling model, which is -8 % off here, beyond its error band, " in words
     assert f"The scaling model predicts the step of {cases[1].key}, " in report.findings[1]
+
+
+SLOW_RANK = PARTS | {"forward": 0.13, "backward": 0.26}
+"""Of two ranks, one that computes 30 % slower than PARTS; the other waits for it."""
+
+
+def straggling_bench(link_bytes_per_s=2e7):
+    """Two nodes; the exchange is all hidden, and the loss is that of one slow rank."""
+    one, two = make_case(1), make_case(2, nodes=2)
+    waits = PARTS | {"exposed_comm": 0.09}
+    stored = [*repeat(one), *repeat(two, [waits, SLOW_RANK])]
+    allreduces = {two.placement: make_allreduce(2, 2, 1e-4, link_bytes_per_s)}
+    return analyse(stored, [one, two], allreduces, environment=TWO_NODES), two
+
+
+def test_nothing_is_proposed_against_an_exchange_that_costs_nothing():
+    """Neither where the model is far off (0.2 s of exchange on the link), nor where it is not."""
+    for link_bytes_per_s, is_exposed in ((2e7, True), (1e9, False)):
+        report, two = straggling_bench(link_bytes_per_s)
+        size = report.size(two.key)
+        assert size.lost_points["exchange"] == pytest.approx(0, abs=1e-9)
+        assert (size.forecast.error > 0.1) is is_exposed
+        assert "would lift it" not in report.findings[0]
+
+
+def test_no_remedy_gains_more_than_the_exchange_took():
+    """The model has 0.2 s exposed, the measurement 0.03 s; the rest is forward's."""
+    one, two = make_case(1), make_case(2, nodes=2)
+    parts = PARTS | {"forward": 0.25, "exposed_comm": 0.03}
+    allreduces = {two.placement: make_allreduce(2, 2, 1e-4, 2e7)}
+    report = analyse([*repeat(one), *repeat(two, parts)], [one, two], allreduces,
+                     environment=TWO_NODES)  # fmt: skip
+    words, size = report.findings[0], report.size(two.key)
+    most = 0.35 / (size.step_s / 1.01 - 0.03)
+    proposed = [int(percent) for percent in re.findall(r"to about (\d+) %", words)]
+    assert proposed
+    assert max(proposed) == round(100 * most)
+    assert size.lost_points["exchange"] == pytest.approx(5.6, abs=0.1)
+
+
+def test_a_model_that_is_far_off_is_not_asked():
+    stored, cases, allreduces = exposed_bench(exposed=0.5)
+    words = analyse(stored, cases, allreduces, environment=TWO_NODES).findings[0]
+    assert "would lift it" not in words
+    assert "% off here, beyond its error band: so it is not asked what would lift that." in words
 
 
 def test_a_straggler_is_named_in_the_findings():

@@ -100,8 +100,9 @@ def check_work(measured: Sequence[Measured]) -> None:
             got, expected = _work(m), _work(first)
             if abs(got / expected - 1) > SAME_WORK:
                 problems.append(
-                    f"{m.case.key}: another work than {first.case.key} has, got {say_number(got)} tokens "
-                    f"in a step {whose}; expected {say_number(expected)}, for that is {mode} scaling. "
+                    f"{m.case.key}: another work than {first.case.key} has, got "
+                    f"{say_number(got)} tokens in a step {whose}; expected "
+                    f"{say_number(expected)}, for that is {mode} scaling. "
                     "Rates of unlike work are no efficiency: look at how the program shares out "
                     "its batch, and counts tokens (over all ranks)."
                 )
