@@ -249,6 +249,40 @@ def test_nothing_is_proposed_against_an_exchange_that_costs_nothing():
         assert "would lift it" not in report.findings[0]
 
 
+def test_a_stragglers_slow_computing_is_blamed_on_nothing_else():
+    report, _ = straggling_bench()
+    words = report.findings[0]
+    assert "Rank 1 on n1 is up to 26 % slower than the others, mostly in backward." in words
+    assert (
+        "Computing takes 15 % longer than in the baseline, as a mean of all ranks: that is "
+        "rank 1 on n1; the others compute no slower than there." in words
+    )
+    assert "threads" not in words
+
+
+def test_what_slows_all_ranks_is_told_from_what_slows_one():
+    """All compute 20 % longer, and one of them 50 %: the mean is 27.5 %."""
+    one, four = make_case(1), make_case(4, nodes=4)
+    slower = PARTS | {"forward": 0.12, "backward": 0.24, "exposed_comm": 0.09}
+    slowest = PARTS | {"forward": 0.15, "backward": 0.3}
+    own = [slower, slower, slower, slowest]
+    words = analyse([*repeat(one), *repeat(four, own)], [one, four]).findings[0]
+    assert "% longer than in the baseline, as a mean of all ranks, and 20 % longer" in words
+    assert "without rank 3 on n3: the exchange, with its threads, runs on" in words
+
+
+def test_several_stragglers_are_all_named():
+    one, eight = make_case(1), make_case(8, nodes=4)
+    waits = PARTS | {"exposed_comm": 0.25}
+    slow = PARTS | {"backward": 0.45}
+    for ranks, said in (
+        ((6, 7), "Ranks 6 and 7 on n3 are up to 71 %"),
+        ((1, 6), "Rank 1 on n0 and rank 6 on n3 are up to 71 %"),
+    ):
+        own = [slow if rank in ranks else waits for rank in range(8)]
+        assert said in analyse([*repeat(one), *repeat(eight, own)], [one, eight]).findings[0]
+
+
 def test_no_remedy_gains_more_than_the_exchange_took():
     """The model has 0.2 s exposed, the measurement 0.03 s; the rest is forward's."""
     one, two = make_case(1), make_case(2, nodes=2)

@@ -11,6 +11,7 @@ from hpctrain.bench.report.models import SizeModel, host_cores, ranks_per_host
 from hpctrain.bench.report.parts import TITLES
 from hpctrain.bench.report.remedies import HIDDEN, LinkNeed, find_link_need, find_what_ifs
 from hpctrain.bench.report.result import Size
+from hpctrain.bench.report.stragglers import compute_without
 from hpctrain.bench.report.wire import ExchangeSettings
 from hpctrain.bench.report.words import say_list, say_number, say_percent
 
@@ -52,46 +53,73 @@ def explain_part(part: str, size: Size, ground: Ground) -> Iterator[str]:
 
 
 def _explain_compute(size: Size, ground: Ground) -> str:
-    base = ground.sizes[size.baseline]
-    ratio = ground.measured[size.key].work_per_step / size.np
+    base, measured = ground.sizes[size.baseline], ground.measured[size.key]
+    ratio = measured.work_per_step / size.np
     ratio /= ground.measured[base.key].work_per_step / base.np
-    ideal = (base.parts_s["forward"] + base.parts_s["backward"]) * ratio
-    slower = (size.parts_s["forward"] + size.parts_s["backward"]) / ideal - 1
-    grew = f"Computing itself takes {100 * slower:.0f} % longer than in the baseline"
+    ideal_s = (base.parts_s["forward"] + base.parts_s["backward"]) * ratio
+    slower = (size.parts_s["forward"] + size.parts_s["backward"]) / ideal_s - 1
+    if size.stragglers:
+        slow = {straggler.rank for straggler in size.stragglers}
+        share = compute_without(measured.samples, slow)
+        if share is not None:
+            others = share * size.step_s / ideal_s - 1
+            return _say_stragglers(size, slower, others, _find_cause(size, ground))
+    return (
+        f"Computing itself takes {100 * slower:.0f} % longer than in the baseline: "
+        f"{_find_cause(size, ground)}."
+    )
+
+
+def _say_stragglers(size: Size, slower: float, others: float, cause: str) -> str:
+    """Say what of slower computing is the stragglers' own, and what the other ranks share."""
+    who = _name_stragglers(size)
+    mean = (
+        f"Computing takes {100 * slower:.0f} % longer than in the baseline, as a mean of all ranks"
+    )
+    if 100 * others < WORTH_POINTS:
+        return f"{mean}: that is {who}; the others compute no slower than there."
+    return f"{mean}, and {100 * others:.0f} % longer without {who}: {cause}."
+
+
+def _find_cause(size: Size, ground: Ground) -> str:
+    """Return what slows all ranks alike."""
     measured = ground.measured[size.key]
     if measured.samples[0].device_name is not None:
         if size.mode == "strong":
-            return f"{grew}: smaller shares of the batch use a GPU less well."
-        return f"{grew}: the exchange takes part of each GPU, or its clock falls."
+            return "smaller shares of the batch use a GPU less well"
+        return "the exchange takes part of each GPU, or its clock falls"
     cores = host_cores(ground.environment)
     ranks = ranks_per_host(measured)
     for host, count in ranks.items():
         if cores.get(host) and count > cores[host]:
-            return f"{grew}: {count} ranks take turns on {cores[host]} cores."
+            return f"{count} ranks take turns on {cores[host]} cores"
     most = max(ranks.values())
     known = next((cores[host] for host in ranks if cores.get(host)), None)
     if most > 1:
         on = f"'s {known} cores" if known else ""
         return (
-            f"{grew}: {most} ranks share one machine{on}, with its caches, memory bandwidth and "
-            "the threads of the exchange."
+            f"{most} ranks share one machine{on}, with its caches, memory bandwidth and the "
+            "threads of the exchange"
         )
-    return f"{grew}: the exchange, with its threads, runs on the cores that compute."
+    return "the exchange, with its threads, runs on the cores that compute"
+
+
+def _name_stragglers(size: Size) -> str:
+    """Return the stragglers with their hosts, the slowest first."""
+    hosts = {straggler.host for straggler in size.stragglers}
+    if len(size.stragglers) > 1 and len(hosts) == 1:
+        ranks = sorted(straggler.rank for straggler in size.stragglers)
+        return f"ranks {say_list([str(rank) for rank in ranks])} on {hosts.pop()}"
+    return say_list([f"rank {s.rank} on {s.host}" for s in size.stragglers])
 
 
 def _explain_waiting(size: Size) -> str:
     if not size.stragglers:
         return "No rank stands out as the slowest: they take turns."
-    hosts = {straggler.host for straggler in size.stragglers}
-    first = size.stragglers[0]
-    if len(size.stragglers) > 1 and len(hosts) == 1:
-        ranks = say_list([str(straggler.rank) for straggler in size.stragglers])
-        who = f"Ranks {ranks}, all on {first.host}, are"
-    else:
-        who = f"Rank {first.rank} on {first.host} is"
+    first, who = size.stragglers[0], _name_stragglers(size)
     return (
-        f"{who} up to {100 * first.slower:.0f} % slower than the others, mostly in "
-        f"{TITLES[first.part]}."
+        f"{who[0].upper()}{who[1:]} {'is' if len(size.stragglers) == 1 else 'are'} up to "
+        f"{100 * first.slower:.0f} % slower than the others, mostly in {TITLES[first.part]}."
     )
 
 
