@@ -169,6 +169,47 @@ def test_a_loss_far_beyond_a_wide_spread_is_still_explained():
     words = analyse([*repeat(one), *wide], [one, two]).findings[0]
     assert "but the loss is far larger" in words
     assert "92 exposed all-reduce" in words
+    last = analyse([*repeat(one), *wide], [one, two]).findings[-1]
+    assert f"Take only as rough {two.key}" in last
+    assert "Conclude nothing" not in last
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("exposed", [0.0, 3.0])
+def test_few_repeats_say_nothing_however_large_the_loss(times, exposed):
+    one, two = make_case(1), make_case(2)
+    stored = [*repeat(one, times=times), *repeat(two, PARTS | {"exposed_comm": exposed}, times)]
+    report = analyse(stored, [one, two], repeats=times)
+    first, words = report.findings[0], " ".join(report.findings)
+    assert f"in {times} repeat" in first
+    assert "Nothing can be concluded from that" in first
+    assert f"Conclude nothing from {one.key} and {two.key}" in words
+    for claim in ("far larger", "Of 100 points", "quartiles"):
+        assert claim not in words
+
+
+def test_a_wide_baseline_makes_what_stands_on_it_inconclusive():
+    """The size itself is steady; against which of the baseline's repeats it lost, nobody knows."""
+    one, two = make_case(1), make_case(2)
+    wide = [
+        store(one, make_sample(one, _scaled(PARTS, factor)), k)
+        for k, factor in enumerate((0.4, 1.0, 1.8))
+    ]
+    report = analyse([*wide, *repeat(two, PARTS | {"exposed_comm": 0.1})], [one, two])
+    size = report.size(two.key)
+    assert size.inconclusive.startswith(f"its baseline is inconclusive ({one.key}: the quartiles")
+    assert "Nothing can be concluded from that: its baseline" in report.findings[0]
+    assert "Of 100 points" not in report.findings[0]
+
+
+def test_a_link_that_cannot_hide_latency_is_not_called_enough():
+    """Of 0.1 GB/s with 60 ms a message, more bandwidth changes nothing."""
+    one, two = make_case(1), make_case(2, nodes=2)
+    stored = [*repeat(one), *repeat(two, PARTS | {"exposed_comm": 0.35})]
+    allreduces = {two.placement: make_allreduce(2, 2, 0.15, 1e9)}
+    words = analyse(stored, [one, two], allreduces, environment=TWO_NODES).findings[0]
+    assert re.search(r"and more would not help: \d+ % of the step is exposed latency", words)
+    assert "enough to hide" not in words
 
 
 def test_in_strong_scaling_the_model_gets_the_share_of_the_work():

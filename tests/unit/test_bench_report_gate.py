@@ -93,6 +93,49 @@ def test_an_mfu_above_the_achievable_rate_warns():
         assert any("MFU 85.0 % is above the 80.3 %" in w for w in report.warnings) is warned
 
 
+def test_single_steps_over_100_percent():
+    """Two of eight steps at 35 times the peak: the typical step forgets them, the gate does not."""
+    case = make_case(1, precision="bf16")
+    sample = dataclasses.replace(gpu_sample(case, 0.4), ranks=())
+    steps = [0.35] * 8
+    steps[2] = steps[5] = 0.35 * 0.4 / 35
+    with pytest.raises(BenchError, match=r"3500 % in timed step 3, over 100 % in 2 of 8"):
+        analyse(store(case, dataclasses.replace(sample, step_time_s=tuple(steps))), cases=[case])
+
+
+def test_steps_longer_than_their_trial():
+    stored = store(ONE, make_sample(ONE))  # 8 steps of 0.35 s
+    with pytest.raises(BenchError, match=r"2.8 s of timed steps in 2.7 s with launch"):
+        analyse(dataclasses.replace(stored, wall_s=2.7))
+    assert analyse(dataclasses.replace(stored, wall_s=2.9)).sizes
+
+
+def test_lines_for_the_same_trial_are_no_repeats():
+    with pytest.raises(BenchError) as refused:
+        analyse(*[store(ONE, make_sample(ONE), 0)] * 3)
+    assert "weak-fp32-np1-1node, repeat 0 (b/runs/" in str(refused.value)
+    assert "3 lines for one trial" in str(refused.value)
+
+
+def test_a_refusal_says_how_to_measure_the_trial_again():
+    broken = dataclasses.replace(make_sample(TWO), step_time_s=(0.0,) * 8)
+    with pytest.raises(BenchError, match=r"remove its line from samples\.jsonl and give"):
+        analyse(store(TWO, broken))
+
+
+@pytest.mark.parametrize("step", ["nan", None, 0.0, math.nan])
+def test_a_foreign_programs_steps_that_are_no_time(step):
+    broken = dataclasses.replace(make_sample(TWO), step_time_s=(0.3, step), ranks=())
+    with pytest.raises(BenchError, match="timed step 2 took no time"):
+        analyse(store(TWO, broken))
+
+
+@pytest.mark.parametrize("tokens", [math.nan, -5, "nan"])
+def test_tokens_that_are_no_amount(tokens):
+    with pytest.raises(BenchError, match="no amount of work"):
+        analyse(store(TWO, dataclasses.replace(make_sample(TWO), tokens_per_step=tokens)))
+
+
 def rates(case, *seconds):
     """Store one repeat for each step time."""
     return [

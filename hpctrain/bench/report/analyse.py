@@ -125,10 +125,17 @@ def _size(
         usd_per_million_tokens=_usd_per_million(measured, plan),
         step_s=measured.step_s, parts_s=measured.parts_s,
         lost_points=lost.lost_points(measured, baseline),
-        inconclusive=measured.inconclusive, superlinear=superlinear, notes=measured.notes,
+        inconclusive=_judge(measured, baseline), superlinear=superlinear, notes=measured.notes,
         stragglers=find_stragglers(measured.samples),
         forecast=forecast, repeats=measured.repeats,
     )  # fmt: skip
+
+
+def _judge(measured: Measured, baseline: Measured) -> str | None:
+    """Return why nothing can be concluded from a size: of itself, or of what it is held against."""
+    if measured.inconclusive or baseline.inconclusive is None:
+        return measured.inconclusive
+    return f"its baseline is inconclusive ({baseline.case.key}: {baseline.inconclusive})"
 
 
 def _usd_per_million(measured: Measured, plan: BenchPlan) -> float | None:

@@ -138,16 +138,17 @@ def _explain_exchange(size: Size, ground: Ground) -> Iterator[str]:
 
 
 def _say_need(need: LinkNeed, size: Size) -> str:
-    latency = ""
-    if need.left > HIDDEN:
-        latency = f", all but {say_percent(need.left, 0)} of the step that is latency"
     gives = f"The link gives {say_number(need.gives_gb_per_s)} GB/s"
+    left = say_percent(need.left, 0)
     if need.needs_gb_per_s > ENOUGH * need.gives_gb_per_s:
-        needs = say_number(need.needs_gb_per_s)
-        return (
-            f"{gives} where this model needs {needs} to hide the exchange behind backward{latency}."
-        )
-    words = f"{gives}, enough to hide the exchange{latency}"
+        needs = f"{gives} where this model needs {say_number(need.needs_gb_per_s)}"
+        if need.left <= HIDDEN:
+            return f"{needs} to hide the exchange behind backward."
+        return f"{needs}; {left} of the step, which is latency, would stay exposed even then."
+    if need.left > HIDDEN:
+        words = f"{gives}, and more would not help: {left} of the step is exposed latency"
+    else:
+        words = f"{gives}, enough to hide the exchange"
     if size.parts_s["exchange"] / size.step_s > need.exposed + HIDDEN:
         words += "; beside computing it gets less than alone"
     return f"{words}."

@@ -8,6 +8,7 @@ from hpctrain.bench.report.causes import WORTH_POINTS, Ground, explain_part, pro
 from hpctrain.bench.report.pairs import Pair
 from hpctrain.bench.report.parts import TITLES
 from hpctrain.bench.report.result import Size
+from hpctrain.bench.report.spread import FEW_REPEATS
 from hpctrain.bench.report.words import say_list, say_number, say_percent, say_ranks
 
 FAR_BEYOND = 4.0
@@ -51,21 +52,36 @@ def _describe(size: Size, ground: Ground) -> Iterator[str]:
             f"{say_number(size.rate.median)} {size.unit}; nothing to compare it with."
         )
         return
-    low, high = size.efficiency_rounds.q1, size.efficiency_rounds.q3
     yield (
         f"{kind}, {say_ranks(size.np, size.nodes)}: {say_percent(size.efficiency, 0)} efficiency "
-        f"(quartiles {say_percent(low, 0)} to {say_percent(high, 0)}), "
-        f"{say_number(size.rate.median)} {size.unit}, against {say_number(base.rate.median)} of "
-        f"{say_ranks(base.np, base.nodes)}."
+        f"({_say_spread(size)}), {say_number(size.rate.median)} {size.unit}, against "
+        f"{say_number(base.rate.median)} of {say_ranks(base.np, base.nodes)}."
     )
     if size.superlinear:
         yield f"That is {size.superlinear}."
-    if size.inconclusive and 1 - size.efficiency < FAR_BEYOND * (high - low):
+    if size.inconclusive and not _is_far_beyond(size):
         yield f"Nothing can be concluded from that: {size.inconclusive}."
     elif size.lost_points is not None:
         if size.inconclusive:
             yield f"That is rough ({size.inconclusive}), but the loss is far larger."
         yield from _describe_loss(size, ground)
+
+
+def _say_spread(size: Size) -> str:
+    rounds = size.efficiency_rounds
+    if len(rounds.values) < FEW_REPEATS:
+        return "in 1 repeat" if len(rounds.values) == 1 else f"in {len(rounds.values)} repeats"
+    return f"quartiles {say_percent(rounds.q1, 0)} to {say_percent(rounds.q3, 0)}"
+
+
+def _is_far_beyond(size: Size) -> bool:
+    """Return whether the loss is far larger than a wide spread; few repeats have none to pass."""
+    rounds, loss = size.efficiency_rounds, 1 - size.efficiency
+    return (
+        len(rounds.values) >= FEW_REPEATS
+        and 100 * loss >= WORTH_POINTS
+        and loss >= FAR_BEYOND * (rounds.q3 - rounds.q1)
+    )
 
 
 def _describe_loss(size: Size, ground: Ground) -> Iterator[str]:
@@ -126,12 +142,12 @@ def _describe_forecasts(sizes: Sequence[Size]) -> Iterator[str]:
 
 
 def _describe_inconclusive(sizes: Sequence[Size]) -> Iterator[str]:
-    wide: dict[str, list[str]] = {}
+    unclear: dict[tuple[str, str], list[str]] = {}
     for size in sizes:
         if size.inconclusive:
-            wide.setdefault(size.inconclusive, []).append(size.key)
-    for why, keys in wide.items():
-        yield (
-            f"Conclude nothing from {say_list(keys)}: {why}. Measure again with more repeats, "
-            "on a quiet machine."
-        )
+            how = "Take only as rough" if _is_far_beyond(size) else "Conclude nothing from"
+            unclear.setdefault((how, size.inconclusive), []).append(size.key)
+    for (how, why), keys in unclear.items():
+        yield f"{how} {say_list(keys)}: {why}."
+    if unclear:
+        yield ("Measure again (in another --out) with more repeats, on a quiet machine.")

@@ -19,30 +19,59 @@ from hpctrain.gpu_peaks import TERA
 
 PARTS_OVER_STEP = 1.10
 """Clocks are read at slightly different places; more than this is no such difference."""
+AGAIN = (
+    "To measure it again, remove its line from samples.jsonl and give the command that began "
+    "the measurement once more."
+)
+SAME_CLOCK = 1.01
+"""Steps and the whole trial are timed by two clocks."""
 
 
 def check_trials(folder: Path, plan: BenchPlan, samples: Sequence[StoredSample]) -> None:
     """Refuse trials whose figures cannot be.
 
     Raises:
-        BenchError: all problems at once.
+        BenchError: all problems at once, and how to measure those trials again.
     """
-    cases = {case.key: case for case in plan.cases}
-    problems = []
-    for stored in samples:
-        where = f"{stored.case}, repeat {stored.repeat} ({folder / stored.run})"
-        case = cases.get(stored.case)
-        if case is None:
-            problems.append(
-                f"{where}: a trial of no case of the plan, got {stored.case!r}; expected one of "
-                f"{', '.join(cases)}. Remove its line from samples.jsonl."
-            )
-            continue
-        found = [*_check_identity(case, stored.sample), *_check_durations(stored)]
-        if not found and stored.sample.step_time_s:
-            found = [*_check_parts_sum(stored.sample), *_check_mfu(stored.sample)]
-        problems += [f"{where}: {problem}" for problem in found]
+    problems = [
+        f"{where}: {problem} {AGAIN}"
+        for stored in samples
+        for where, problem in find_problems(folder, plan, stored)
+    ]
+    problems += [f"{problem} {AGAIN}" for problem in _find_doubles(folder, samples)]
     raise_all(BenchError, problems)
+
+
+def find_problems(folder: Path, plan: BenchPlan, stored: StoredSample) -> Iterator[tuple[str, str]]:
+    """Yield (which measurement, what cannot be) of one trial, as soon as it has been read."""
+    where = f"{stored.case}, repeat {stored.repeat} ({folder / stored.run})"
+    case = next((case for case in plan.cases if case.key == stored.case), None)
+    if case is None:
+        known = ", ".join(case.key for case in plan.cases)
+        yield (
+            where,
+            f"a trial of no case of the plan, got {stored.case!r}; expected one of {known}.",
+        )
+        return
+    found = [*_check_identity(case, stored.sample), *_check_durations(stored)]
+    if not found and stored.sample.step_time_s:
+        sample = stored.sample
+        found = [*_check_parts_sum(sample), *_check_mfu(sample), *_check_wall(stored)]
+    for problem in found:
+        yield where, problem
+
+
+def _find_doubles(folder: Path, samples: Sequence[StoredSample]) -> Iterator[str]:
+    """Yield the trials of which there are several lines: one measurement counted as more."""
+    runs: dict[tuple[str, int], list[str]] = {}
+    for stored in samples:
+        runs.setdefault((stored.case, stored.repeat), []).append(stored.run)
+    for (case, repeat), names in runs.items():
+        if len(names) > 1:
+            yield (
+                f"{case}, repeat {repeat} ({folder / names[0]}): {len(names)} lines for one trial, "
+                f"got {', '.join(names)}; expected one."
+            )
 
 
 def _check_identity(case: Case, sample: Sample) -> Iterator[str]:
@@ -62,6 +91,9 @@ def _check_durations(stored: StoredSample) -> Iterator[str]:
         if not _is_positive(value):
             yield _backwards(f"timed step {place + 1} took no time", value)
             break
+    tokens = sample.tokens_per_step
+    if tokens is not None and not _is_positive(tokens):
+        yield f"no amount of work, got {tokens!r} tokens a step; expected over 0."
     for place, value in enumerate(stored.metric or ()):
         if not _is_positive(value):
             yield f"value {place + 1} of the metric is no rate, got {value!r}; expected over 0."
@@ -98,12 +130,32 @@ def _check_parts_sum(sample: Sample) -> Iterator[str]:
 
 
 def _check_mfu(sample: Sample) -> Iterator[str]:
-    mfu = trial_mfu(sample, split_step(sample).step_s)
-    if mfu is not None and mfu > 1:
+    """Hold the typical step against the device's peak, and each single one."""
+    typical = trial_mfu(sample, split_step(sample).step_s)
+    if typical is None:
+        return
+    limit = (
+        f"expected at most 100 % of {sample.np} x {sample.peak_flops / TERA:g} TFLOP/s "
+        f"({sample.precision}, {sample.device_name}). Tokens, FLOPs or steps are counted wrong."
+    )
+    single = [trial_mfu(sample, step_s) for step_s in sample.step_time_s]
+    fast = [place for place, mfu in enumerate(single) if mfu > 1]
+    if typical > 1:
+        yield f"faster than the device can be, got an MFU of {100 * typical:.0f} %; {limit}"
+    elif fast:
         yield (
-            f"faster than the device can be, got an MFU of {100 * mfu:.0f} %; expected at most "
-            f"100 % of {sample.np} x {sample.peak_flops / TERA:g} TFLOP/s ({sample.precision}, "
-            f"{sample.device_name}). Tokens, FLOPs or steps are counted wrong."
+            f"faster than the device can be, got an MFU of {100 * max(single):.0f} % in timed step "
+            f"{single.index(max(single)) + 1}, over 100 % in {len(fast)} of {len(single)}; {limit}"
+        )
+
+
+def _check_wall(stored: StoredSample) -> Iterator[str]:
+    """Hold the steps against the trial that they are part of, where it was timed."""
+    steps_s = math.fsum(stored.sample.step_time_s)
+    if stored.wall_s and steps_s > stored.wall_s * SAME_CLOCK:
+        yield (
+            f"steps longer than their trial, got {steps_s:.4g} s of timed steps in "
+            f"{stored.wall_s:.4g} s with launch and warm-up; expected less."
         )
 
 
