@@ -17,6 +17,7 @@ from bench_values import (
 )
 
 from hpctrain.bench.report.analyse import analyse_bench
+from hpctrain.bench.report.gate import check_trials
 from hpctrain.bench.report.gate_sizes import _is_over_linear
 from hpctrain.bench.report.measured import measure_case
 from hpctrain.bench.report.tables import say_judgement
@@ -119,8 +120,13 @@ def test_lines_for_the_same_trial_are_no_repeats():
 
 def test_a_refusal_says_how_to_measure_the_trial_again():
     broken = dataclasses.replace(make_sample(TWO), step_time_s=(0.0,) * 8)
-    with pytest.raises(BenchError, match=r"remove its line from samples\.jsonl and give"):
+    with pytest.raises(BenchError, match="--remeasure weak-fp32-np2-1node-1"):
         analyse(store(TWO, broken))
+    with pytest.raises(BenchError) as not_kept:
+        check_trials(Path("b"), make_plan([TWO]), [store(TWO, broken)])
+    assert "--remeasure" not in str(not_kept.value)
+    with pytest.raises(BenchError, match="--remeasure weak-fp32-np2-1node,weak-fp32-np1-1node"):
+        analyse(*rates(ONE, 0.36, 0.35, 0.37), *rates(TWO, 0.30, 0.31, 0.33))
 
 
 @pytest.mark.parametrize("step", ["nan", None, 0.0, math.nan])

@@ -10,7 +10,7 @@ from hpctrain.bench.environment import BUSY_LOAD
 from hpctrain.bench.report import lost
 from hpctrain.bench.report.findings import Ground, find_findings
 from hpctrain.bench.report.forecast import Forecast, forecast_sizes
-from hpctrain.bench.report.gate import check_trials
+from hpctrain.bench.report.gate import check_measurement
 from hpctrain.bench.report.gate_sizes import (
     check_weak_speedups,
     check_work,
@@ -52,7 +52,7 @@ def analyse_bench(
     Raises:
         BenchError: nothing was measured, or what was measured cannot be (all of it at once).
     """
-    check_trials(folder, plan, samples)
+    check_measurement(folder, plan, samples)
     measured = _measure(folder, plan, samples)
     check_work(measured)
     baselines = {m.case.key: lost.choose_baseline(m, measured) for m in measured}

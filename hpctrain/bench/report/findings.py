@@ -150,4 +150,7 @@ def _describe_inconclusive(sizes: Sequence[Size]) -> Iterator[str]:
     for (how, why), keys in unclear.items():
         yield f"{how} {say_list(keys)}: {why}."
     if unclear:
-        yield ("Measure again (in another --out) with more repeats, on a quiet machine.")
+        yield (
+            "Measure more repeats (a higher --repeats with the same --out), or all of it again on "
+            "a quiet machine."
+        )

@@ -19,46 +19,52 @@ from hpctrain.gpu_peaks import TERA
 
 PARTS_OVER_STEP = 1.10
 """Clocks are read at slightly different places; more than this is no such difference."""
-AGAIN = (
-    "To measure it again, remove its line from samples.jsonl and give the command that began "
-    "the measurement once more."
-)
 SAME_CLOCK = 1.01
 """Steps and the whole trial are timed by two clocks."""
 
 
 def check_trials(folder: Path, plan: BenchPlan, samples: Sequence[StoredSample]) -> None:
-    """Refuse trials whose figures cannot be.
+    """Refuse trials whose figures cannot be, kept or not yet kept.
 
     Raises:
-        BenchError: all problems at once, and how to measure those trials again.
+        BenchError: all problems at once.
     """
-    problems = [
-        f"{where}: {problem} {AGAIN}"
-        for stored in samples
-        for where, problem in find_problems(folder, plan, stored)
-    ]
-    problems += [f"{problem} {AGAIN}" for problem in _find_doubles(folder, samples)]
-    raise_all(BenchError, problems)
+    raise_all(BenchError, [p for stored in samples for p in _find_problems(folder, plan, stored)])
 
 
-def find_problems(folder: Path, plan: BenchPlan, stored: StoredSample) -> Iterator[tuple[str, str]]:
-    """Yield (which measurement, what cannot be) of one trial, as soon as it has been read."""
+def check_measurement(folder: Path, plan: BenchPlan, samples: Sequence[StoredSample]) -> None:
+    """Refuse a measurement whose kept trials cannot be, or of which one is kept twice.
+
+    Raises:
+        BenchError: all problems at once, each with how to measure its trial again.
+    """
+    problems = []
+    for stored in samples:
+        again = say_again(Path(stored.run).name)
+        problems += [f"{problem} {again}" for problem in _find_problems(folder, plan, stored)]
+    raise_all(BenchError, [*problems, *_find_doubles(folder, samples)])
+
+
+def say_again(*names: str) -> str:
+    """Return what measures trials again, which are named by their runs or cases."""
+    return (
+        "To measure it again, give the command that began it, with --out and --remeasure "
+        f"{','.join(names)}."
+    )
+
+
+def _find_problems(folder: Path, plan: BenchPlan, stored: StoredSample) -> Iterator[str]:
     where = f"{stored.case}, repeat {stored.repeat} ({folder / stored.run})"
     case = next((case for case in plan.cases if case.key == stored.case), None)
     if case is None:
         known = ", ".join(case.key for case in plan.cases)
-        yield (
-            where,
-            f"a trial of no case of the plan, got {stored.case!r}; expected one of {known}.",
-        )
+        yield f"{where}: no case of the plan, got {stored.case!r}; expected one of {known}."
         return
     found = [*_check_identity(case, stored.sample), *_check_durations(stored)]
     if not found and stored.sample.step_time_s:
         sample = stored.sample
         found = [*_check_parts_sum(sample), *_check_mfu(sample), *_check_wall(stored)]
-    for problem in found:
-        yield where, problem
+    yield from (f"{where}: {problem}" for problem in found)
 
 
 def _find_doubles(folder: Path, samples: Sequence[StoredSample]) -> Iterator[str]:
@@ -70,7 +76,8 @@ def _find_doubles(folder: Path, samples: Sequence[StoredSample]) -> Iterator[str
         if len(names) > 1:
             yield (
                 f"{case}, repeat {repeat} ({folder / names[0]}): {len(names)} lines for one trial, "
-                f"got {', '.join(names)}; expected one."
+                f"got {', '.join(names)}; expected one. "
+                f"{say_again(*dict.fromkeys(Path(name).name for name in names))}"
             )
 
 

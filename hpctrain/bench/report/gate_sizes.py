@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpctrain.bench.report.gate import say_again
 from hpctrain.bench.report.measured import TOKENS, Measured
 from hpctrain.bench.report.spread import FEW_REPEATS, measure_spread
 from hpctrain.bench.report.words import say_number
@@ -54,7 +55,7 @@ def check_weak_speedups(folder: Path, pairs: Sequence[tuple[Measured, Measured]]
                 f"{_say_rates(baseline)}; expected no more than the baseline has. Each rank does "
                 "the same work in both, so the two were not measured alike: look for another load "
                 "during the baseline (load_before in samples.jsonl), other threads or another "
-                "clock, and measure both again in another --out."
+                f"clock. {say_again(measured.case.key, baseline.case.key)}"
             )
     raise_all(BenchError, problems)
 
