@@ -124,6 +124,19 @@ def test_precisions_and_placements_side_by_side():
     assert "2 ranks on 2 nodes run at 50 % of their rate on 1" in words
 
 
+def test_steps_without_a_loss_shift_no_other():
+    """A loss that a program could not tell stands as None in its place."""
+    base, bf16 = make_case(2), make_case(2, precision="bf16")
+    stored = [
+        *repeat(base, losses=(5.0, None, 4.0, 3.0)), *repeat(bf16, losses=(5.0, 9.0, None, 3.03))
+    ]  # fmt: skip
+    (precision,) = analyse(stored, [base, bf16]).precisions
+    assert precision.loss_difference == pytest.approx(0.01)
+    assert precision.loss_noise == 0.0
+    silent = [*repeat(base, losses=(None, None)), *repeat(bf16, losses=())]
+    assert analyse(silent, [base, bf16]).precisions[0].loss_difference is None
+
+
 def exposed_bench(np=2, exposed=0.25):
     """One rank, and two on two nodes over a link of 0.02 GB/s."""
     one, many = make_case(1), make_case(np, nodes=2)

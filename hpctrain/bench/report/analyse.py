@@ -17,10 +17,11 @@ from hpctrain.bench.report.gate_sizes import (
     explain_superlinear,
     warn_above_achievable,
 )
+from hpctrain.bench.report.links import fit_link_rows, list_bus_points
 from hpctrain.bench.report.measured import TOKENS, Measured, measure_case
 from hpctrain.bench.report.models import build_models
 from hpctrain.bench.report.pairs import pair_placements, pair_precisions
-from hpctrain.bench.report.result import BusPoint, Report, Size
+from hpctrain.bench.report.result import Report, Size
 from hpctrain.bench.report.stragglers import find_stragglers
 from hpctrain.bench.report.wire import ExchangeSettings, read_exchange_settings, wire_bytes
 from hpctrain.bench.scaling.cases import BenchPlan, StoredSample
@@ -68,7 +69,7 @@ def analyse_bench(
         models=models, settings=settings, environment=plan.environment,
     )  # fmt: skip
     precisions, placements = pair_precisions(measured), pair_placements(measured)
-    bus = tuple(_bus_points(allreduces))
+    bus, links = list_bus_points(allreduces), fit_link_rows(allreduces)
     return Report(
         title=_title(measured),
         conditions=tuple(_conditions(plan, measured)),
@@ -82,6 +83,7 @@ def analyse_bench(
         precisions=precisions,
         placements=placements,
         bus=bus,
+        links=links,
         findings=find_findings(ground, precisions, placements),
         warnings=tuple(_warnings(plan, measured)),
     )
@@ -146,17 +148,6 @@ def _usd_per_million(measured: Measured, plan: BenchPlan) -> float | None:
     paid = max(len(hosts), *(case.nodes for case in plan.cases))
     usd_per_s = plan.usd_per_hour["value"] * measured.case.nodes / paid / 3600
     return usd_per_s * DOLLARS_OF / measured.rate.median
-
-
-def _bus_points(allreduces: Mapping[str, AllreduceResult]) -> list[BusPoint]:
-    return [
-        BusPoint(
-            placement=name, backend=point.backend, bytes_=point.bytes_,
-            median_s=point.median_s, busbw_gb_per_s=point.busbw_gb_per_s,
-        )
-        for name, result in allreduces.items()
-        for point in result.points
-    ]  # fmt: skip
 
 
 def _title(measured: Sequence[Measured]) -> str:
