@@ -20,7 +20,7 @@ from hpctrain.bench.report.analyse import analyse_bench
 from hpctrain.bench.report.gate import check_trials
 from hpctrain.bench.report.gate_sizes import _is_over_linear
 from hpctrain.bench.report.measured import measure_case
-from hpctrain.bench.report.tables import say_judgement
+from hpctrain.bench.report.table import say_judgement
 from hpctrain.bench.report.write import write_report
 from hpctrain.errors import BenchError
 
