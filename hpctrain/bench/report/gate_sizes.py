@@ -19,8 +19,7 @@ from hpctrain.gpu_peaks import TERA, find_peak
 OVER_LINEAR = 1.02
 """Weak scaling over n by less than this may be rounding and drift."""
 BEYOND_QUARTILES = 2.0
-"""So many quartile ranges over n are no chance. Of 4,000 simulated pairs of equal sizes, five
-repeats each, none was refused at 1 % of noise, 0.5 % at 3 % and 0.7 % at 10 %."""
+"""So many quartile ranges over n are no chance (how seldom they are: docs/bench.md)."""
 SAME_WORK = 0.05
 """A COMMAND's tokens a step are worked out from its tokens/s, which it may have rounded; and
 sequences differ in length."""
