@@ -134,7 +134,11 @@ def _explain_exchange(size: Size, ground: Ground) -> Iterator[str]:
                 f"GB/s at least; what it gets is not known: {model}."
             )
         return
-    yield _say_need(find_link_need(model), size)
+    need = find_link_need(model)
+    if _is_too_far(size):
+        yield f"The link gives {say_number(need.gives_gb_per_s)} GB/s for buckets like these."
+    else:
+        yield _say_need(need, size)
 
 
 def _say_need(need: LinkNeed, size: Size) -> str:
@@ -175,7 +179,7 @@ def propose_changes(size: Size, ground: Ground) -> Iterator[str]:
         return
     missed = _is_missed(size)
     off = f"{100 * size.forecast.error:+.0f} % off here, beyond its error band" if missed else ""
-    if missed and abs(size.forecast.error) > TOO_FAR:
+    if _is_too_far(size):
         yield f"The scaling model is {off}: so it is not asked what would lift that."
         return
     on_gpu = ground.measured[size.key].samples[0].device_name is not None
@@ -197,6 +201,10 @@ def _is_missed(size: Size) -> bool:
         return False
     shortest_s, longest_s = (size.work_per_step / rate for rate in (size.rate.q3, size.rate.q1))
     return forecast.low_s > longest_s or forecast.high_s < shortest_s
+
+
+def _is_too_far(size: Size) -> bool:
+    return _is_missed(size) and abs(size.forecast.error) > TOO_FAR
 
 
 def _without_exchange(size: Size) -> float:
