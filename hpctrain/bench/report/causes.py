@@ -126,7 +126,7 @@ def _explain_waiting(size: Size) -> str:
 def _explain_exchange(size: Size, ground: Ground) -> Iterator[str]:
     model = ground.models.get(size.key)
     if isinstance(model, str) or model is None:
-        if size.wire_bytes:
+        if size.wire_bytes and size.parts_s["backward"]:
             backward_s = size.parts_s["backward"]
             needed = size.wire_bytes / backward_s / 1e9
             yield (
