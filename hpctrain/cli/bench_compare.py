@@ -32,8 +32,8 @@ Examples:
   hpctrain bench compare benches/cpu-a benches/cpu-b --anyway --json
 
 \b
-Exit codes: 0 done; 1 a case is certainly below --fail-below, or the two cannot be compared;
-2 usage.
+Exit codes: 0 done; 1 the two cannot be compared, or with --fail-below: a case is certainly below
+it, or cannot be judged (not measured in B, unfinished, under three repeats); 2 usage.
 """
 )
 @click.argument("a", metavar="A", type=bench_folder, shell_complete=complete_bench_folder)
@@ -42,7 +42,8 @@ Exit codes: 0 done; 1 a case is certainly below --fail-below, or the two cannot 
     "--fail-below",
     metavar="RATIO",
     type=click.FloatRange(min=0, min_open=True),
-    help="Exit with 1 if a case of B has certainly less than this part of A's rate.",
+    help="Exit with 1 if a case of B has certainly less than this part of A's rate, or cannot be "
+    "judged: not measured in B, unfinished, or under three repeats.",
 )
 @click.option(
     "--anyway",
@@ -64,7 +65,7 @@ def command(a: Path, b: Path, fail_below: float | None, anyway: bool, as_json: b
         click.echo(json.dumps(comparison.as_json(), indent=2))
     else:
         _print_comparison(comparison, a, b)
-    return EXIT_FAILED if comparison.failed else 0
+    return 0 if comparison.is_passed else EXIT_FAILED
 
 
 def _print_comparison(comparison: Comparison, a: Path, b: Path) -> None:
@@ -99,7 +100,7 @@ def _print_comparison(comparison: Comparison, a: Path, b: Path) -> None:
     for difference in comparison.differences:
         warning = f"not alike, compared --anyway: {difference}"
         click.echo(click.style("warning: ", fg="yellow", bold=True) + warning, err=True)
-    unjudged = [case.key for case in comparison.cases if case.ratio.low is None]
-    if unjudged:
-        warning = f"too few repeats to judge: {', '.join(unjudged)}"
+    gated = " (fails: --fail-below judges every case)" if comparison.fail_below else ""
+    if comparison.unjudged:
+        warning = f"not judged: {'; '.join(comparison.unjudged)}{gated}"
         click.echo(click.style("warning: ", fg="yellow", bold=True) + warning, err=True)

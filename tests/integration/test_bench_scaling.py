@@ -31,7 +31,8 @@ for step in range(1, 5):
     if os.environ["RANK"] == "0":
         print(f"throughput: {1000 * step:,}.5 samples/s", flush=True)
         if "--events" in sys.argv:
-            report_step(step, step_time_s=0.01 * step, tokens_per_s=50.0)
+            tokens_per_s = 50.0 * int(os.environ["WORLD_SIZE"])  # each rank has the same work
+            report_step(step, step_time_s=0.01 * step, tokens_per_s=tokens_per_s)
 """
 
 

@@ -180,8 +180,51 @@ def test_cases_of_only_one_are_named_and_none_in_common_is_an_error(tmp_path):
         run(a, c)
 
 
-def test_few_repeats_are_compared_with_a_warning(tmp_path):
+def test_few_repeats_are_compared_with_a_warning_but_fail_a_build(tmp_path, capsys):
     a, b = tmp_path / "a", tmp_path / "b"
     bench(a), bench(b, repeats=2, factor=0.5)
-    done = compare(a, b, "--fail-below", "0.95")
-    assert "too few repeats to judge" in done.output
+    assert run(a, b) == 0
+    assert f"not judged: {CASES[0].key}: too few repeats" in capsys.readouterr().err
+    assert run(a, b, "--fail-below", 0.95) == 1
+    record = json.loads(compare(a, b, "--fail-below", "0.95", "--json").output)
+    assert (record["failed"], record["passed"]) == ([], False)
+    assert len(record["unjudged"]) == 2
+
+
+def test_a_case_that_b_lacks_fails_a_build_and_one_that_a_lacks_does_not(tmp_path, capsys):
+    a, b = tmp_path / "a", tmp_path / "b"
+    bench(a), bench(b, cases=CASES[:1])
+    assert run(a, b, "--fail-below", 0.95) == 1
+    assert f"not judged: {CASES[1].key}: not measured in B (fails" in capsys.readouterr().err
+    assert run(a, b) == 0
+    assert run(b, a, "--fail-below", 0.95) == 0
+
+
+def test_an_unfinished_measurement_fails_a_build(tmp_path, capsys):
+    """Three of five repeats would be enough to judge, but not what was asked for."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    bench(a), bench(b)
+    lines = (b / "samples.jsonl").read_text().splitlines(keepends=True)
+    (b / "samples.jsonl").write_text("".join(lines[:7]))
+    assert run(a, b, "--fail-below", 0.95) == 1
+    assert f"{CASES[1].key}: 3 of 5 repeats in B" in capsys.readouterr().err
+
+
+def test_another_metric_is_another_rate(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    bench(a, asked={"options": {"--metric": "img/s (.*)"}})
+    bench(b, asked={"options": {"--metric": "loss (.*)"}})
+    with pytest.raises(BenchError) as refused:
+        run(a, b)
+    assert "--metric img/s (.*) and loss (.*)" in str(refused.value)
+
+
+def test_work_that_differs_by_rounding_is_the_same(tmp_path):
+    a, b, other = (tmp_path / name for name in ("a", "b", "other"))
+    for folder, tokens in ((a, 1000.4), (b, 999.8), (other, 1200)):
+        case = CASES[0]
+        stored = [store(case, make_sample(case, tokens=tokens), k) for k in range(3)]
+        write_bench(folder, make_plan((case,)), stored)
+    assert run(a, b, "--fail-below", 0.95) == 0
+    with pytest.raises(BenchError, match=r"work per step 1000.4 and 1200"):
+        run(a, other)

@@ -1,5 +1,6 @@
 """The report's files: whole, self-contained, the same figures in each; and on the terminal."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -140,6 +141,70 @@ def test_the_same_figures_stand_in_every_file(folder):
     for finding in report.findings:
         assert finding in markdown
         assert finding in page.text
+
+
+def rows_of(report, key):
+    (table,) = [table for table in plan_tables(report) if table.key == key]
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def test_the_fitted_link_of_each_placement_stands_in_the_report(folder):
+    """The made-up all-reduces follow the formula to the letter: 100 µs, 1 GB/s, no residual."""
+    report = read_report(folder)
+    links = rows_of(report, "links")
+    assert [link["placement"] for link in links] == ["np2-1node", "np4-1node", "np4-2nodes"]
+    for link in links:
+        assert (link["latency"], link["bandwidth, GB/s"]) == ("100 µs", "1")
+        assert link["error"] == "0.0 %"
+    record = json.loads((folder / "report.json").read_text())["links"]
+    assert [bytes_ for bytes_, _ in record[0]["residuals"]] == [4096, 65536, 1 << 20, 16 << 20]
+    assert record[2]["latency_s"] == pytest.approx(1e-4)
+    assert "Links, as fitted" in (folder / "report.md").read_text()
+
+
+def test_residuals_stand_beside_what_they_are_of(tmp_path):
+    two = make_case(2)
+    result = make_allreduce(2)
+    slow = dataclasses.replace(result.points[1], repeats_s=(2 * result.points[1].median_s,) * 3)
+    points = (result.points[0], slow, *result.points[2:])
+    stored = [store(two, make_sample(two), k) for k in range(3)]
+    allreduces = {two.placement: dataclasses.replace(result, points=points)}
+    report = read_report(write_bench(tmp_path, make_plan([two]), stored, allreduces))
+    (link,) = rows_of(report, "links")
+    assert link["largest residual"].endswith("% at 64 KiB")
+    residuals = [row["residual"] for row in rows_of(report, "bus")]
+    assert residuals[1] == link["largest residual"].removesuffix(" at 64 KiB")
+    assert residuals[1].startswith("-")
+    assert len(set(residuals)) == 4
+
+
+def test_rates_in_several_units_each_have_their_own(tmp_path, capsys):
+    """Without tokens, weak scaling counts each rank's steps, strong scaling those of all."""
+    cases = [make_case(np, mode, precision=None) for mode in ("weak", "strong") for np in (1, 2)]
+    stored = [
+        store(case, dataclasses.replace(make_sample(case), tokens_per_step=None), k)
+        for case in cases
+        for k in range(3)
+    ]
+    report = write_report(write_bench(tmp_path, make_plan(cases), stored))
+    rates = [row["rate"] for row in rows_of(report, "sizes")]
+    assert rates == ["2.86 rank-steps/s", "5.71 rank-steps/s", "2.86 steps/s", "2.86 steps/s"]
+    assert rows_of(report, "raw")[-1]["rate"] == "2.86 steps/s"
+    print_summary(report)
+    assert "2.86 steps/s" in capsys.readouterr().out
+    assert "weak, rank-steps/s" in Page((tmp_path / "report.html").read_text()).text
+
+
+def test_what_rounding_leaves_is_nothing(tmp_path):
+    """A tenth and two tenths are not three tenths in binary: that is no part of a step."""
+    one = make_case(1)
+    sample = dataclasses.replace(
+        make_sample(one, PARTS | {"data": 0.1, "forward": 0.2, "backward": 0.0}),
+        step_time_s=(0.3 + 0.04,) * 8,
+    )
+    report = read_report(write_bench(tmp_path, make_plan([one]), [store(one, sample)]))
+    assert report.sizes[0].parts_s["other"] == 0.0
+    assert [row["other"] for row in rows_of(report, "steps")] == ["0 s"]
 
 
 def test_the_lost_points_in_the_file_add_up(folder):

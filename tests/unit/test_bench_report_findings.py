@@ -1,5 +1,6 @@
 """Judgements on spread, side-by-side pairs, forecasts, and what the findings say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,19 @@ def test_precisions_and_placements_side_by_side():
     assert "2 ranks on 2 nodes run at 50 % of their rate on 1" in words
 
 
+def test_steps_without_a_loss_shift_no_other():
+    """A loss that a program could not tell stands as None in its place."""
+    base, bf16 = make_case(2), make_case(2, precision="bf16")
+    stored = [
+        *repeat(base, losses=(5.0, None, 4.0, 3.0)), *repeat(bf16, losses=(5.0, 9.0, None, 3.03))
+    ]  # fmt: skip
+    (precision,) = analyse(stored, [base, bf16]).precisions
+    assert precision.loss_difference == pytest.approx(0.01)
+    assert precision.loss_noise == 0.0
+    silent = [*repeat(base, losses=(None, None)), *repeat(bf16, losses=())]
+    assert analyse(silent, [base, bf16]).precisions[0].loss_difference is None
+
+
 def exposed_bench(np=2, exposed=0.25):
     """One rank, and two on two nodes over a link of 0.02 GB/s."""
     one, many = make_case(1), make_case(np, nodes=2)
@@ -168,6 +182,47 @@ def test_a_loss_far_beyond_a_wide_spread_is_still_explained():
     words = analyse([*repeat(one), *wide], [one, two]).findings[0]
     assert "but the loss is far larger" in words
     assert "92 exposed all-reduce" in words
+    last = analyse([*repeat(one), *wide], [one, two]).findings[-1]
+    assert f"Take only as rough {two.key}" in last
+    assert "Conclude nothing" not in last
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("exposed", [0.0, 3.0])
+def test_few_repeats_say_nothing_however_large_the_loss(times, exposed):
+    one, two = make_case(1), make_case(2)
+    stored = [*repeat(one, times=times), *repeat(two, PARTS | {"exposed_comm": exposed}, times)]
+    report = analyse(stored, [one, two], repeats=times)
+    first, words = report.findings[0], " ".join(report.findings)
+    assert f"in {times} repeat" in first
+    assert "Nothing can be concluded from that" in first
+    assert f"Conclude nothing from {one.key} and {two.key}" in words
+    for claim in ("far larger", "Of 100 points", "quartiles"):
+        assert claim not in words
+
+
+def test_a_wide_baseline_makes_what_stands_on_it_inconclusive():
+    """The size itself is steady; against which of the baseline's repeats it lost, nobody knows."""
+    one, two = make_case(1), make_case(2)
+    wide = [
+        store(one, make_sample(one, _scaled(PARTS, factor)), k)
+        for k, factor in enumerate((0.4, 1.0, 1.8))
+    ]
+    report = analyse([*wide, *repeat(two, PARTS | {"exposed_comm": 0.1})], [one, two])
+    size = report.size(two.key)
+    assert size.inconclusive.startswith(f"its baseline is inconclusive ({one.key}: the quartiles")
+    assert "Nothing can be concluded from that: its baseline" in report.findings[0]
+    assert "Of 100 points" not in report.findings[0]
+
+
+def test_a_link_that_cannot_hide_latency_is_not_called_enough():
+    """A message takes 150 ms however short it is: more bandwidth changes nothing."""
+    one, two = make_case(1), make_case(2, nodes=2)
+    stored = [*repeat(one), *repeat(two, PARTS | {"exposed_comm": 0.31})]
+    allreduces = {two.placement: make_allreduce(2, 2, 0.15, 1e9)}
+    words = analyse(stored, [one, two], allreduces, environment=TWO_NODES).findings[0]
+    assert re.search(r"and more would not help: \d+ % of the step is exposed latency", words)
+    assert "enough to hide" not in words
 
 
 def test_in_strong_scaling_the_model_gets_the_share_of_the_work():
@@ -221,7 +276,89 @@ def test_findings_name_the_link_and_what_would_help():
     assert "The link gives 0.02 GB/s where this model needs" in words
     assert "accumulating 4 steps" in words
     assert "fp16 compression (comm.compression)" in words
+    assert "By the scaling model, which is -8 % off here, beyond its error band, " in words
     assert f"The scaling model predicts the step of {cases[1].key}, " in report.findings[1]
+
+
+SLOW_RANK = PARTS | {"forward": 0.13, "backward": 0.26}
+"""Of two ranks, one that computes 30 % slower than PARTS; the other waits for it."""
+
+
+def straggling_bench(link_bytes_per_s=2e7):
+    """Two nodes; the exchange is all hidden, and the loss is that of one slow rank."""
+    one, two = make_case(1), make_case(2, nodes=2)
+    waits = PARTS | {"exposed_comm": 0.09}
+    stored = [*repeat(one), *repeat(two, [waits, SLOW_RANK])]
+    allreduces = {two.placement: make_allreduce(2, 2, 1e-4, link_bytes_per_s)}
+    return analyse(stored, [one, two], allreduces, environment=TWO_NODES), two
+
+
+def test_nothing_is_proposed_against_an_exchange_that_costs_nothing():
+    """Neither where the model is far off (0.2 s of exchange on the link), nor where it is not."""
+    for link_bytes_per_s, is_exposed in ((2e7, True), (1e9, False)):
+        report, two = straggling_bench(link_bytes_per_s)
+        size = report.size(two.key)
+        assert size.lost_points["exchange"] == pytest.approx(0, abs=1e-9)
+        assert (size.forecast.error > 0.1) is is_exposed
+        assert "would lift it" not in report.findings[0]
+
+
+def test_a_stragglers_slow_computing_is_blamed_on_nothing_else():
+    report, _ = straggling_bench()
+    words = report.findings[0]
+    assert "Rank 1 on n1 is up to 26 % slower than the others, mostly in backward." in words
+    assert (
+        "Computing takes 15 % longer than in the baseline, as a mean of all ranks: that is "
+        "rank 1 on n1; the others compute hardly slower than there." in words
+    )
+    assert "threads" not in words
+
+
+def test_what_slows_all_ranks_is_told_from_what_slows_one():
+    """All compute 20 % longer, and one of them 50 %: the mean is 27.5 %."""
+    one, four = make_case(1), make_case(4, nodes=4)
+    slower = PARTS | {"forward": 0.12, "backward": 0.24, "exposed_comm": 0.09}
+    slowest = PARTS | {"forward": 0.15, "backward": 0.3}
+    own = [slower, slower, slower, slowest]
+    words = analyse([*repeat(one), *repeat(four, own)], [one, four]).findings[0]
+    assert "% longer than in the baseline, as a mean of all ranks, and 20 % longer" in words
+    assert "without rank 3 on n3: the exchange, with its threads, runs on" in words
+
+
+def test_several_stragglers_are_all_named():
+    one, eight = make_case(1), make_case(8, nodes=4)
+    waits = PARTS | {"exposed_comm": 0.25}
+    slow = PARTS | {"backward": 0.45}
+    for ranks, said in (
+        ((6, 7), "Ranks 6 and 7 on n3 are up to 71 %"),
+        ((1, 6), "Rank 1 on n0 and rank 6 on n3 are up to 71 %"),
+    ):
+        own = [slow if rank in ranks else waits for rank in range(8)]
+        assert said in analyse([*repeat(one), *repeat(eight, own)], [one, eight]).findings[0]
+
+
+def test_no_remedy_gains_more_than_the_exchange_took():
+    """The model has 0.2 s exposed, the measurement 0.03 s; the rest is forward's."""
+    one, two = make_case(1), make_case(2, nodes=2)
+    parts = PARTS | {"forward": 0.25, "exposed_comm": 0.03}
+    allreduces = {two.placement: make_allreduce(2, 2, 1e-4, 2e7)}
+    report = analyse([*repeat(one), *repeat(two, parts)], [one, two], allreduces,
+                     environment=TWO_NODES)  # fmt: skip
+    words, size = report.findings[0], report.size(two.key)
+    most = 0.35 / (size.step_s / 1.01 - 0.03)
+    proposed = [int(percent) for percent in re.findall(r"to about (\d+) %", words)]
+    assert proposed
+    assert max(proposed) == round(100 * most)
+    assert size.lost_points["exchange"] == pytest.approx(5.6, abs=0.1)
+
+
+def test_a_model_that_is_far_off_is_not_asked():
+    stored, cases, allreduces = exposed_bench(exposed=0.5)
+    words = analyse(stored, cases, allreduces, environment=TWO_NODES).findings[0]
+    assert "would lift it" not in words
+    assert "this model needs" not in words
+    assert "The link gives 0.02 GB/s for buckets like these." in words
+    assert "% off here, beyond its error band: so it is not asked what would lift that." in words
 
 
 def test_a_straggler_is_named_in_the_findings():

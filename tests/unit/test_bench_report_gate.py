@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from bench_values import (
 )
 
 from hpctrain.bench.report.analyse import analyse_bench
+from hpctrain.bench.report.gate import check_trials
+from hpctrain.bench.report.gate_sizes import _is_over_linear
+from hpctrain.bench.report.measured import measure_case
+from hpctrain.bench.report.table import say_judgement
 from hpctrain.bench.report.write import write_report
 from hpctrain.errors import BenchError
 
@@ -89,6 +94,54 @@ def test_an_mfu_above_the_achievable_rate_warns():
         assert any("MFU 85.0 % is above the 80.3 %" in w for w in report.warnings) is warned
 
 
+def test_single_steps_over_100_percent():
+    """Two of eight steps at 35 times the peak: the typical step forgets them, the gate does not."""
+    case = make_case(1, precision="bf16")
+    sample = dataclasses.replace(gpu_sample(case, 0.4), ranks=())
+    steps = [0.35] * 8
+    steps[2] = steps[5] = 0.35 * 0.4 / 35
+    with pytest.raises(BenchError, match=r"3500 % in timed step 3, over 100 % in 2 of 8"):
+        analyse(store(case, dataclasses.replace(sample, step_time_s=tuple(steps))), cases=[case])
+
+
+def test_steps_longer_than_their_trial():
+    stored = store(ONE, make_sample(ONE))  # 8 steps of 0.35 s
+    with pytest.raises(BenchError, match=r"2.8 s of timed steps in 2.7 s with launch"):
+        analyse(dataclasses.replace(stored, wall_s=2.7))
+    assert analyse(dataclasses.replace(stored, wall_s=2.9)).sizes
+
+
+def test_lines_for_the_same_trial_are_no_repeats():
+    with pytest.raises(BenchError) as refused:
+        analyse(*[store(ONE, make_sample(ONE), 0)] * 3)
+    assert "weak-fp32-np1-1node, repeat 0 (b/runs/" in str(refused.value)
+    assert "3 lines for one trial" in str(refused.value)
+
+
+def test_a_refusal_says_how_to_measure_the_trial_again():
+    broken = dataclasses.replace(make_sample(TWO), step_time_s=(0.0,) * 8)
+    with pytest.raises(BenchError, match="--remeasure weak-fp32-np2-1node-1"):
+        analyse(store(TWO, broken))
+    with pytest.raises(BenchError) as not_kept:
+        check_trials(Path("b"), make_plan([TWO]), [store(TWO, broken)])
+    assert "--remeasure" not in str(not_kept.value)
+    with pytest.raises(BenchError, match="--remeasure weak-fp32-np2-1node,weak-fp32-np1-1node"):
+        analyse(*rates(ONE, 0.36, 0.35, 0.37), *rates(TWO, 0.30, 0.31, 0.33))
+
+
+@pytest.mark.parametrize("step", ["nan", None, 0.0, math.nan])
+def test_a_foreign_programs_steps_that_are_no_time(step):
+    broken = dataclasses.replace(make_sample(TWO), step_time_s=(0.3, step), ranks=())
+    with pytest.raises(BenchError, match="timed step 2 took no time"):
+        analyse(store(TWO, broken))
+
+
+@pytest.mark.parametrize("tokens", [math.nan, -5, "nan"])
+def test_tokens_that_are_no_amount(tokens):
+    with pytest.raises(BenchError, match="no amount of work"):
+        analyse(store(TWO, dataclasses.replace(make_sample(TWO), tokens_per_step=tokens)))
+
+
 def rates(case, *seconds):
     """Store one repeat for each step time."""
     return [
@@ -106,6 +159,66 @@ def test_weak_scaling_over_n_beyond_the_spread():
 def test_weak_scaling_over_n_within_the_spread_is_reported():
     report = analyse(*rates(ONE, 0.36, 0.33, 0.37), *rates(TWO, 0.30, 0.34, 0.33))
     assert report.size(TWO.key).efficiency > 1
+
+
+@pytest.mark.parametrize("outlier", [0, 2, 4])
+def test_one_slow_repeat_hides_no_speedup_over_n(outlier):
+    """Four of five steps take 0.6 of the baseline's, one takes a little longer than that."""
+    fast = [0.6 * 0.35] * 5
+    fast[outlier] = 1.05 * 0.35
+    with pytest.raises(BenchError, match="weak scaling over n"):
+        analyse(*rates(ONE, 0.35, 0.351, 0.349, 0.35, 0.352), *rates(TWO, *fast))
+
+
+def test_one_fast_repeat_of_the_baseline_hides_none_either():
+    with pytest.raises(BenchError, match="weak scaling over n"):
+        analyse(*rates(ONE, 0.35, 0.351, 0.2, 0.35, 0.352), *rates(TWO, *[0.25] * 5))
+
+
+@pytest.mark.parametrize(("noise", "at_most"), [(0.01, 0), (0.03, 10), (0.1, 10)])
+def test_equal_sizes_are_hardly_ever_refused(noise, at_most):
+    """Of a thousand, five repeats each: an alarm costs a whole measurement."""
+    chance = random.Random(3)
+    pairs = [
+        [_measured(c, [chance.lognormvariate(0, noise) for _ in range(5)]) for c in (TWO, ONE)]
+        for _ in range(1000)
+    ]
+    assert sum(_is_over_linear(*pair) for pair in pairs) <= at_most
+
+
+def _measured(case, rates):
+    stored = [
+        store(case, foreign_sample(case.np), k, metric=(rate * case.np,))
+        for k, rate in enumerate(rates)
+    ]
+    return measure_case(case, stored)
+
+
+def test_weak_scaling_over_n_is_always_marked():
+    report = analyse(*rates(ONE, 0.36, 0.33, 0.37), *rates(TWO, 0.30, 0.34, 0.33))
+    size = report.size(TWO.key)
+    assert "9.1 % more a rank than the baseline" in size.superlinear
+    assert "over linear" in say_judgement(size)
+    assert "no loss seen" in " ".join(report.findings)
+
+
+@pytest.mark.parametrize(
+    ("mode", "tokens", "said"),
+    [
+        ("strong", 20_000, "got 20,000 tokens in a step of all ranks; expected 1,000"),
+        ("weak", 1000, "got 500 tokens in a step a rank; expected 1,000"),
+    ],
+)
+def test_unequal_work_is_no_efficiency(mode, tokens, said):
+    one, two = make_case(1, mode), make_case(2, mode)
+    with pytest.raises(BenchError) as refused:
+        analyse(
+            store(one, make_sample(one)), store(two, make_sample(two, tokens=tokens)),
+            cases=[one, two],
+        )  # fmt: skip
+    assert f"{two.key}: another work than {one.key} has, {said}" in str(refused.value)
+    rounded = store(two, make_sample(two, tokens=1.01 * (1000 if mode == "strong" else 2000)))
+    assert analyse(store(one, make_sample(one)), rounded, cases=[one, two]).size(two.key)
 
 
 def test_one_repeat_is_held_against_what_its_steps_differ_by():

@@ -10,16 +10,18 @@ from hpctrain.bench.environment import BUSY_LOAD
 from hpctrain.bench.report import lost
 from hpctrain.bench.report.findings import Ground, find_findings
 from hpctrain.bench.report.forecast import Forecast, forecast_sizes
-from hpctrain.bench.report.gate import (
-    check_trials,
+from hpctrain.bench.report.gate import check_measurement
+from hpctrain.bench.report.gate_sizes import (
     check_weak_speedups,
+    check_work,
     explain_superlinear,
     warn_above_achievable,
 )
+from hpctrain.bench.report.links import fit_link_rows, list_bus_points
 from hpctrain.bench.report.measured import TOKENS, Measured, measure_case
 from hpctrain.bench.report.models import build_models
 from hpctrain.bench.report.pairs import pair_placements, pair_precisions
-from hpctrain.bench.report.result import BusPoint, Report, Size
+from hpctrain.bench.report.result import Report, Size
 from hpctrain.bench.report.stragglers import find_stragglers
 from hpctrain.bench.report.wire import ExchangeSettings, read_exchange_settings, wire_bytes
 from hpctrain.bench.scaling.cases import BenchPlan, StoredSample
@@ -51,8 +53,9 @@ def analyse_bench(
     Raises:
         BenchError: nothing was measured, or what was measured cannot be (all of it at once).
     """
-    check_trials(folder, plan, samples)
+    check_measurement(folder, plan, samples)
     measured = _measure(folder, plan, samples)
+    check_work(measured)
     baselines = {m.case.key: lost.choose_baseline(m, measured) for m in measured}
     check_weak_speedups(folder, [(m, baselines[m.case.key]) for m in measured])
     settings = read_exchange_settings(plan.asked.get("config") or {})
@@ -66,7 +69,7 @@ def analyse_bench(
         models=models, settings=settings, environment=plan.environment,
     )  # fmt: skip
     precisions, placements = pair_precisions(measured), pair_placements(measured)
-    bus = tuple(_bus_points(allreduces))
+    bus, links = list_bus_points(allreduces), fit_link_rows(allreduces)
     return Report(
         title=_title(measured),
         conditions=tuple(_conditions(plan, measured)),
@@ -80,6 +83,7 @@ def analyse_bench(
         precisions=precisions,
         placements=placements,
         bus=bus,
+        links=links,
         findings=find_findings(ground, precisions, placements),
         warnings=tuple(_warnings(plan, measured)),
     )
@@ -123,10 +127,17 @@ def _size(
         usd_per_million_tokens=_usd_per_million(measured, plan),
         step_s=measured.step_s, parts_s=measured.parts_s,
         lost_points=lost.lost_points(measured, baseline),
-        inconclusive=measured.inconclusive, superlinear=superlinear, notes=measured.notes,
+        inconclusive=_judge(measured, baseline), superlinear=superlinear, notes=measured.notes,
         stragglers=find_stragglers(measured.samples),
         forecast=forecast, repeats=measured.repeats,
     )  # fmt: skip
+
+
+def _judge(measured: Measured, baseline: Measured) -> str | None:
+    """Return why nothing can be concluded from a size: of itself, or of what it is held against."""
+    if measured.inconclusive or baseline.inconclusive is None:
+        return measured.inconclusive
+    return f"its baseline is inconclusive ({baseline.case.key}: {baseline.inconclusive})"
 
 
 def _usd_per_million(measured: Measured, plan: BenchPlan) -> float | None:
@@ -137,17 +148,6 @@ def _usd_per_million(measured: Measured, plan: BenchPlan) -> float | None:
     paid = max(len(hosts), *(case.nodes for case in plan.cases))
     usd_per_s = plan.usd_per_hour["value"] * measured.case.nodes / paid / 3600
     return usd_per_s * DOLLARS_OF / measured.rate.median
-
-
-def _bus_points(allreduces: Mapping[str, AllreduceResult]) -> list[BusPoint]:
-    return [
-        BusPoint(
-            placement=name, backend=point.backend, bytes_=point.bytes_,
-            median_s=point.median_s, busbw_gb_per_s=point.busbw_gb_per_s,
-        )
-        for name, result in allreduces.items()
-        for point in result.points
-    ]  # fmt: skip
 
 
 def _title(measured: Sequence[Measured]) -> str:

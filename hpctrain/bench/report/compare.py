@@ -26,6 +26,10 @@ SOFTWARE = {
 # Tables of the settings that must be the same, and what may differ in them.
 ALIKE = ("model", "data", "train")
 MAY_DIFFER = ("steps", "seed", "eval_every_steps", "eval_sequences", "log_every_steps")
+OPTIONS = ("COMMAND", "--metric")
+"""What is run, and what is read from it: another pattern is another rate."""
+SAME_WORK = 0.01
+"""Work a step may differ by this part: a COMMAND's is worked out from a rate that it rounds."""
 TUNED = ("optim", "comm", "launch")
 
 
@@ -57,6 +61,7 @@ class Comparison:
         only_a, only_b: cases that the other one lacks.
         differences: what makes them hard to compare; empty unless that was accepted.
         changed: what may differ: versions, commit, date, settings that tune.
+        unfinished: cases with fewer repeats than were planned, of which measurement, and how many.
     """
 
     cases: tuple[CaseRatio, ...]
@@ -64,14 +69,33 @@ class Comparison:
     only_b: tuple[str, ...]
     differences: tuple[str, ...]
     changed: tuple[str, ...]
+    unfinished: tuple[str, ...]
     fail_below: float | None
 
     @property
     def failed(self) -> tuple[CaseRatio, ...]:
         return tuple(case for case in self.cases if case.is_below)
 
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """What no judgement rests on, in words: a build must not pass by what was not measured."""
+        few = [f"{case.key}: too few repeats" for case in self.cases if case.ratio.low is None]
+        missing = [f"{key}: not measured in B" for key in self.only_a]
+        return (*few, *missing, *self.unfinished)
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether no limit was given, or every case of A was judged in B and none lies below."""
+        return self.fail_below is None or not (self.failed or self.unjudged)
+
     def as_json(self) -> dict[str, Any]:
-        return {"schema": 1, **asdict(self), "failed": [case.key for case in self.failed]}
+        return {
+            "schema": 1,
+            **asdict(self),
+            "failed": [case.key for case in self.failed],
+            "unjudged": list(self.unjudged),
+            "passed": self.is_passed,
+        }
 
 
 def compare_reports(
@@ -109,8 +133,15 @@ def compare_reports(
         only_b=tuple(key for key in keys_b if key not in keys_a),
         differences=differences,
         changed=tuple(find_changes(a, b)),
+        unfinished=(*_find_unfinished("A", a), *_find_unfinished("B", b)),
         fail_below=fail_below,
     )
+
+
+def _find_unfinished(name: str, report: Report) -> Iterator[str]:
+    for size in report.sizes:
+        if len(size.repeats) < report.planned_repeats:
+            yield f"{size.key}: {len(size.repeats)} of {report.planned_repeats} repeats in {name}"
 
 
 def find_differences(a: Report, b: Report) -> Iterator[str]:
@@ -120,7 +151,7 @@ def find_differences(a: Report, b: Report) -> Iterator[str]:
     tables_a, tables_b = (report.asked.get("config") or {} for report in (a, b))
     for table in ALIKE:
         yield from _setting_changes(table, tables_a, tables_b)
-    yield from _changes({"COMMAND": "COMMAND"}, _options(a), _options(b))
+    yield from _changes({name: name for name in OPTIONS}, _options(a), _options(b))
     for key in [size.key for size in a.sizes]:
         both = [next((s for s in report.sizes if s.key == key), None) for report in (a, b)]
         if all(both):
@@ -171,7 +202,8 @@ def _setting_changes(
 def _size_changes(a: Size, b: Size) -> Iterator[str]:
     for name in ("unit", "device_name", "params", "work_per_step"):
         one, other = getattr(a, name), getattr(b, name)
-        if one != other:
+        is_near = name == "work_per_step" and one and other and abs(other / one - 1) <= SAME_WORK
+        if one != other and not is_near:
             yield f"{a.key}: {name.replace('_', ' ')} {one} and {other}"
 
 

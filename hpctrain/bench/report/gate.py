@@ -9,122 +9,76 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hpctrain.bench.report.measured import Measured, trial_mfu
+from hpctrain.bench.report.measured import trial_mfu
 from hpctrain.bench.report.parts import find_missing_steps, split_step
-from hpctrain.bench.report.spread import FEW_REPEATS, measure_spread
 from hpctrain.bench.samples import PARTS as RANK_PARTS
 from hpctrain.bench.samples import RankSteps, Sample
 from hpctrain.bench.scaling.cases import BenchPlan, Case, StoredSample
 from hpctrain.errors import BenchError, raise_all
-from hpctrain.gpu_peaks import TERA, find_peak
+from hpctrain.gpu_peaks import TERA
 
 PARTS_OVER_STEP = 1.10
 """Clocks are read at slightly different places; more than this is no such difference."""
-OVER_LINEAR = 1.02
-"""Weak scaling over n by less than this may be rounding and drift."""
-ACHIEVABLE_TFLOPS = {"A100": 271.0, "H100 SXM": 794.5, "H200": 794.5, "B200": 1745.0}
-"""Highest dense 16-bit matrix rate that was measured (S. Bekman, "Machine Learning Engineering",
-accelerators, Maximum Achievable Matmul FLOPS), by the names of `gpu_peaks`."""
-SIXTEEN_BIT = ("fp16", "bf16", "apex-O1", "apex-O2")
+SAME_CLOCK = 1.01
+"""Steps and the whole trial are timed by two clocks."""
 
 
 def check_trials(folder: Path, plan: BenchPlan, samples: Sequence[StoredSample]) -> None:
-    """Refuse trials whose figures cannot be.
+    """Refuse trials whose figures cannot be, kept or not yet kept.
 
     Raises:
         BenchError: all problems at once.
     """
-    cases = {case.key: case for case in plan.cases}
-    problems = []
-    for stored in samples:
-        where = f"{stored.case}, repeat {stored.repeat} ({folder / stored.run})"
-        case = cases.get(stored.case)
-        if case is None:
-            problems.append(
-                f"{where}: a trial of no case of the plan, got {stored.case!r}; expected one of "
-                f"{', '.join(cases)}. Remove its line from samples.jsonl."
-            )
-            continue
-        found = [*_check_identity(case, stored.sample), *_check_durations(stored)]
-        if not found and stored.sample.step_time_s:
-            found = [*_check_parts_sum(stored.sample), *_check_mfu(stored.sample)]
-        problems += [f"{where}: {problem}" for problem in found]
-    raise_all(BenchError, problems)
+    raise_all(BenchError, [p for stored in samples for p in _find_problems(folder, plan, stored)])
 
 
-def check_weak_speedups(folder: Path, pairs: Sequence[tuple[Measured, Measured]]) -> None:
-    """Refuse weak-scaling speed-ups over n that the spread does not explain.
-
-    Even the slowest repeat is then faster, a rank, than the fastest of the baseline. Fewer than
-    FEW_REPEATS have no spread: then the middle half of their steps stands for it.
-
-    Args:
-        folder: only to name runs by.
-        pairs: each measurement and its baseline.
+def check_measurement(folder: Path, plan: BenchPlan, samples: Sequence[StoredSample]) -> None:
+    """Refuse a measurement whose kept trials cannot be, or of which one is kept twice.
 
     Raises:
-        BenchError: all of them at once.
+        BenchError: all problems at once, each with how to measure its trial again.
     """
     problems = []
-    for measured, baseline in pairs:
-        least = _rate_range(measured)[0] / measured.case.np
-        most = _rate_range(baseline)[1] / baseline.case.np
-        if measured.case.mode == "weak" and least > most * OVER_LINEAR:
-            runs = ", ".join(str(folder / repeat.run) for repeat in measured.repeats)
-            problems.append(
-                f"{measured.case.key} against {baseline.case.key} ({runs}): weak scaling over n, "
-                f"got at least {least:,.4g} {measured.unit} a rank where the baseline has at most "
-                f"{most:,.4g}; expected no more than the baseline has. Each rank does the same "
-                "work in both, so the two were not measured alike: look for another load during "
-                "the baseline (load_before in samples.jsonl), other threads or another clock."
+    for stored in samples:
+        again = say_again(Path(stored.run).name)
+        problems += [f"{problem} {again}" for problem in _find_problems(folder, plan, stored)]
+    raise_all(BenchError, [*problems, *_find_doubles(folder, samples)])
+
+
+def say_again(*names: str) -> str:
+    """Return what measures trials again, which are named by their runs or cases."""
+    return (
+        "To measure it again, give the command that began it, with --out and --remeasure "
+        f"{','.join(names)}."
+    )
+
+
+def _find_problems(folder: Path, plan: BenchPlan, stored: StoredSample) -> Iterator[str]:
+    where = f"{stored.case}, repeat {stored.repeat} ({folder / stored.run})"
+    case = next((case for case in plan.cases if case.key == stored.case), None)
+    if case is None:
+        known = ", ".join(case.key for case in plan.cases)
+        yield f"{where}: no case of the plan, got {stored.case!r}; expected one of {known}."
+        return
+    found = [*_check_identity(case, stored.sample), *_check_durations(stored)]
+    if not found and stored.sample.step_time_s:
+        sample = stored.sample
+        found = [*_check_parts_sum(sample), *_check_mfu(sample), *_check_wall(stored)]
+    yield from (f"{where}: {problem}" for problem in found)
+
+
+def _find_doubles(folder: Path, samples: Sequence[StoredSample]) -> Iterator[str]:
+    """Yield the trials of which there are several lines: one measurement counted as more."""
+    runs: dict[tuple[str, int], list[str]] = {}
+    for stored in samples:
+        runs.setdefault((stored.case, stored.repeat), []).append(stored.run)
+    for (case, repeat), names in runs.items():
+        if len(names) > 1:
+            yield (
+                f"{case}, repeat {repeat} ({folder / names[0]}): {len(names)} lines for one trial, "
+                f"got {', '.join(names)}; expected one. "
+                f"{say_again(*dict.fromkeys(Path(name).name for name in names))}"
             )
-    raise_all(BenchError, problems)
-
-
-def _rate_range(measured: Measured) -> tuple[float, float]:
-    """Return the lowest and the highest rate that were measured."""
-    values = list(measured.rate.values)
-    if len(values) < FEW_REPEATS:
-        for repeat in measured.repeats:
-            raw = repeat.metric or [
-                repeat.rate * repeat.step_s / step for step in repeat.step_time_s
-            ]
-            steps = measure_spread(raw)
-            values += [steps.q1, steps.q3]
-    return min(values), max(values)
-
-
-def explain_superlinear(measured: Measured, baseline: Measured) -> str | None:
-    """Return what is to be said of strong scaling over n; None where it is not over n."""
-    if measured.case.mode != "strong":
-        return None
-    ratio = (measured.rate.median / measured.case.np) / (baseline.rate.median / baseline.case.np)
-    if ratio <= 1:
-        return None
-    return (
-        f"more than {measured.case.np / baseline.case.np:g} times the baseline: in strong scaling "
-        "each rank's share of the batch shrinks, and may fit into caches (or memory) that the "
-        "whole did not"
-    )
-
-
-def warn_above_achievable(measured: Measured) -> str | None:
-    """Return a warning where the MFU is possible, but above the best matrix rate ever measured."""
-    sample = measured.samples[0]
-    if measured.mfu is None or sample.device_name is None or sample.peak_flops is None:
-        return None
-    peak = find_peak(sample.device_name)
-    achievable = ACHIEVABLE_TFLOPS.get(peak.name) if peak else None
-    if achievable is None or sample.precision not in SIXTEEN_BIT:
-        return None
-    limit = achievable * TERA / sample.peak_flops
-    if measured.mfu <= limit:
-        return None
-    return (
-        f"{measured.case.key}: MFU {100 * measured.mfu:.1f} % is above the {100 * limit:.1f} % "
-        f"that matrix products alone reach on the {peak.name} ({achievable:g} of "
-        f"{sample.peak_flops / TERA:g} TFLOP/s): check how tokens and FLOPs are counted"
-    )
 
 
 def _check_identity(case: Case, sample: Sample) -> Iterator[str]:
@@ -144,6 +98,9 @@ def _check_durations(stored: StoredSample) -> Iterator[str]:
         if not _is_positive(value):
             yield _backwards(f"timed step {place + 1} took no time", value)
             break
+    tokens = sample.tokens_per_step
+    if tokens is not None and not _is_positive(tokens):
+        yield f"no amount of work, got {tokens!r} tokens a step; expected over 0."
     for place, value in enumerate(stored.metric or ()):
         if not _is_positive(value):
             yield f"value {place + 1} of the metric is no rate, got {value!r}; expected over 0."
@@ -180,12 +137,32 @@ def _check_parts_sum(sample: Sample) -> Iterator[str]:
 
 
 def _check_mfu(sample: Sample) -> Iterator[str]:
-    mfu = trial_mfu(sample, split_step(sample).step_s)
-    if mfu is not None and mfu > 1:
+    """Hold the typical step against the device's peak, and each single one."""
+    typical = trial_mfu(sample, split_step(sample).step_s)
+    if typical is None:
+        return
+    limit = (
+        f"expected at most 100 % of {sample.np} x {sample.peak_flops / TERA:g} TFLOP/s "
+        f"({sample.precision}, {sample.device_name}). Tokens, FLOPs or steps are counted wrong."
+    )
+    single = [trial_mfu(sample, step_s) for step_s in sample.step_time_s]
+    fast = [place for place, mfu in enumerate(single) if mfu > 1]
+    if typical > 1:
+        yield f"faster than the device can be, got an MFU of {100 * typical:.0f} %; {limit}"
+    elif fast:
         yield (
-            f"faster than the device can be, got an MFU of {100 * mfu:.0f} %; expected at most "
-            f"100 % of {sample.np} x {sample.peak_flops / TERA:g} TFLOP/s ({sample.precision}, "
-            f"{sample.device_name}). Tokens, FLOPs or steps are counted wrong."
+            f"faster than the device can be, got an MFU of {100 * max(single):.0f} % in timed step "
+            f"{single.index(max(single)) + 1}, over 100 % in {len(fast)} of {len(single)}; {limit}"
+        )
+
+
+def _check_wall(stored: StoredSample) -> Iterator[str]:
+    """Hold the steps against the trial that they are part of, where it was timed."""
+    steps_s = math.fsum(stored.sample.step_time_s)
+    if stored.wall_s and steps_s > stored.wall_s * SAME_CLOCK:
+        yield (
+            f"steps longer than their trial, got {steps_s:.4g} s of timed steps in "
+            f"{stored.wall_s:.4g} s with launch and warm-up; expected less."
         )
 
 

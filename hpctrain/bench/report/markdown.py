@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpctrain.bench.report.result import Report
-from hpctrain.bench.report.tables import Table, plan_tables, table_notes
+from hpctrain.bench.report.table import Table
+from hpctrain.bench.report.tables import plan_tables, table_notes
 
 
 def render_markdown(report: Report) -> str:

@@ -127,7 +127,7 @@ def _pool(measured: Measured, target: Measured) -> Sample:
     whole = [s for s in measured.samples if s.ranks and not find_missing_steps(s)]
     scale = (target.work_per_step / target.case.np) / (measured.work_per_step / measured.case.np)
     pooled = merge_samples([_scale(sample, scale) for sample in whole])
-    return replace(pooled, tokens_per_step=round(pooled.tokens_per_step * scale))
+    return replace(pooled, tokens_per_step=pooled.tokens_per_step * scale)
 
 
 def _scale(sample: Sample, scale: float) -> Sample:

@@ -79,10 +79,18 @@ def judge_ratio(interval: RatioInterval, smallest: float = 0.0) -> str:
     return "no difference seen"
 
 
-def largest_difference(losses: Sequence[float], others: Sequence[float]) -> float | None:
-    """Return the largest relative difference of two curves of losses, step by step."""
-    both = list(zip(losses, others, strict=False))
-    return max((abs(a - b) / abs(b) for a, b in both if b), default=None)
+def largest_difference(
+    losses: Sequence[float | None], others: Sequence[float | None]
+) -> float | None:
+    """Return the largest relative difference of two curves of losses, step by step.
+
+    Steps without a loss in one of them are left out.
+
+    >>> largest_difference([5.0, None, 3.0], [5.0, 4.0, 4.0])
+    0.25
+    """
+    both = [(a, b) for a, b in zip(losses, others, strict=False) if a is not None and b]
+    return max((abs(a - b) / abs(b) for a, b in both), default=None)
 
 
 def _pair(measured: Measured, baseline: Measured, what: str, *, with_losses: bool) -> Pair:

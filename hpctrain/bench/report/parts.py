@@ -25,6 +25,8 @@ TITLES = {
     "optimizer": "optimizer",
     "other": "other",
 }
+ROUNDING = 1e-9
+"""A part this small, of a step, is what rounding leaves of nothing."""
 OWN_PARTS = ("data", "forward", "backward", "optimizer")
 
 
@@ -53,7 +55,8 @@ def split_step(sample: Sample) -> StepSplit:
     parts_s = None
     if sample.ranks and missing is None:
         parts_s = _mean_parts(sample.ranks, places)
-        parts_s["other"] = step_s - math.fsum(parts_s.values())
+        other_s = step_s - math.fsum(parts_s.values())
+        parts_s["other"] = other_s if abs(other_s) > ROUNDING * step_s else 0.0
     return StepSplit(
         step_s=step_s,
         mean_step_s=math.fsum(sample.step_time_s) / len(sample.step_time_s),

@@ -14,6 +14,7 @@ from typing import Any
 from hpctrain.bench.report.drawing import COLORS, Plot, draw_plot
 from hpctrain.bench.report.parts import PARTS, TITLES
 from hpctrain.bench.report.result import Report, Size
+from hpctrain.bench.report.table import rate_heading
 from hpctrain.bench.report.words import say_message, say_number, say_percent, say_ranks
 
 PART_LOOKS = {
@@ -36,7 +37,7 @@ def draw_plots(report: Report, *, standalone: bool = False) -> tuple[Plot, ...]:
         standalone: for files of their own, with fixed colours and letters as outlines.
     """
     wanted = (
-        ("rate", f"{report.sizes[0].unit} over ranks", _rate_alt, _draw_rate),
+        ("rate", f"{rate_heading(report)} over ranks", _rate_alt, _draw_rate),
         ("efficiency", "Efficiency over ranks", _efficiency_alt, _draw_efficiency),
         ("steps", "Time of a step", _steps_alt, _draw_steps),
         ("bus", "Bus bandwidth of the all-reduce over message size", _bus_alt, _draw_bus),
@@ -50,7 +51,11 @@ def draw_plots(report: Report, *, standalone: bool = False) -> tuple[Plot, ...]:
 
 
 def series_of(report: Report) -> dict[str, list[Size]]:
-    """Return the sizes that make one line, by its name: a mode and precision, and a placement."""
+    """Return the sizes that make one line, by its name: a mode and precision, and a placement.
+
+    Where units differ, each has lines of its own.
+    """
+    is_mixed = len({size.unit for size in report.sizes}) > 1
     fewest: dict[tuple[str, str | None, int], int] = {}
     for size in report.sizes:
         key = (size.mode, size.precision, size.np)
@@ -58,7 +63,12 @@ def series_of(report: Report) -> dict[str, list[Size]]:
     lines: dict[str, list[Size]] = {}
     for size in report.sizes:
         packed = size.nodes == fewest[size.mode, size.precision, size.np]
-        words = [size.mode, size.precision, None if packed else "spread over nodes"]
+        words = [
+            size.mode,
+            size.precision,
+            None if packed else "spread over nodes",
+            size.unit if is_mixed else None,
+        ]
         lines.setdefault(", ".join(word for word in words if word), []).append(size)
     return {name: sorted(sizes, key=lambda size: size.np) for name, sizes in lines.items()}
 
@@ -109,7 +119,7 @@ def _rate_alt(report: Report) -> str:
         )
         for name, sizes in series_of(report).items()
     ]
-    return f"{report.sizes[0].unit} by number of ranks. " + "; ".join(said) + "."
+    return f"{rate_heading(report)} by number of ranks. " + "; ".join(said) + "."
 
 
 def _draw_rate(report: Report, axes: Any) -> None:
@@ -123,7 +133,7 @@ def _draw_rate(report: Report, axes: Any) -> None:
             curve, [base.rate.median / base.np * count for count in curve], linestyle=":",
             color=COLORS["ink"][0], linewidth=1.2, label="ideal" if place == 0 else None,
         )  # fmt: skip
-    axes.set_ylabel(report.sizes[0].unit)
+    axes.set_ylabel(rate_heading(report))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.set_ylim(bottom=0)
     axes.legend()

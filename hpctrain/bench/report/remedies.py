@@ -66,7 +66,12 @@ def find_link_need(model: SizeModel) -> LinkNeed:
 
 
 def find_what_ifs(
-    efficiency: float, model: SizeModel, settings: ExchangeSettings, *, over_network: bool
+    efficiency: float,
+    model: SizeModel,
+    settings: ExchangeSettings,
+    *,
+    over_network: bool,
+    at_most: float = 1.0,
 ) -> tuple[WhatIf, ...]:
     """Return the changes that would lift this efficiency by a part worth saying, best first.
 
@@ -74,6 +79,7 @@ def find_what_ifs(
         efficiency: as measured, 0 to 1.
         over_network: whether gradients leave the node; within one, converting them to a smaller
             format costs more than it saves (docs/tuning.md).
+        at_most: no change gives more, whatever the model says (0 to 1).
     """
     changes: dict[str, StepModel] = {}
     step = model.step
@@ -93,7 +99,7 @@ def find_what_ifs(
         WhatIf(
             words=words,
             efficiency=min(
-                1.0, efficiency * predict_step(changed, model.topology).efficiency / now
+                at_most, efficiency * predict_step(changed, model.topology).efficiency / now
             ),
         )
         for words, changed in changes.items()

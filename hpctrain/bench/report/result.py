@@ -85,6 +85,28 @@ class BusPoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LinkRow:
+    """The link that a placement's all-reduces amount to: fitted, with what the fit leaves.
+
+    Args:
+        latency_s, handshake_s: of a message; the second of large ones besides.
+        bandwidth_gb_per_s: one way; None where latency is all that the sizes show.
+        error: root mean square of the residuals.
+        residuals: (bytes, (fit - measured) / measured), by size.
+        source: to what it was fitted.
+    """
+
+    placement: str
+    backend: str
+    latency_s: float
+    handshake_s: float
+    bandwidth_gb_per_s: float | None
+    error: float
+    residuals: tuple[tuple[int, float], ...]
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """What a bench directory says.
 
@@ -106,6 +128,7 @@ class Report:
     precisions: tuple[Pair, ...]
     placements: tuple[Pair, ...]
     bus: tuple[BusPoint, ...]
+    links: tuple[LinkRow, ...]
     findings: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
 

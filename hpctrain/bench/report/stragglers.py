@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hpctrain.bench.report.parts import OWN_PARTS, find_missing_steps, own_times
@@ -70,6 +70,28 @@ def find_stragglers(samples: Sequence[Sample]) -> tuple[Straggler, ...]:
                 )
             )  # fmt: skip
     return tuple(sorted(found, key=lambda straggler: -straggler.slower))
+
+
+def compute_without(samples: Sequence[Sample], ranks: Collection[int]) -> float | None:
+    """Return how much of a step the ranks but these spend in forward and backward, 0 to 1.
+
+    Args:
+        samples: a case's repeats; the median over them.
+
+    Returns:
+        The mean over those ranks; None where no other rank reported its parts.
+    """
+    found = []
+    for sample in samples:
+        others = [rank for rank in sample.ranks if rank.rank not in ranks]
+        if others and not find_missing_steps(sample):
+            places = middle_half(sample.step_time_s)
+            times = [
+                mean_at(v, places) for rank in others for v in (rank.forward_s, rank.backward_s)
+            ]
+            step_s = mean_at(sample.step_time_s, places)
+            found.append(math.fsum(times) / len(others) / step_s)
+    return statistics.median(found) if found else None
 
 
 def _own_s(sample: Sample) -> list[float]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hpctrain.bench.report.parts import PARTS
-from hpctrain.bench.report.tables import say_case, say_judgement
+from hpctrain.bench.report.table import rate_heading, say_case, say_judgement, say_rate
 from hpctrain.bench.report.words import (
-    say_number,
     say_percent,
     say_points,
 )
@@ -33,12 +32,12 @@ def print_summary(report: Report, console: Console | None = None) -> None:
     )  # fmt: skip
     with_mfu = any(size.mfu is not None for size in report.sizes)
     table.add_column("case", no_wrap=True)
-    for heading in (report.sizes[0].unit, "speed-up", "efficiency", *(("MFU",) * with_mfu)):
+    for heading in (rate_heading(report), "speed-up", "efficiency", *(("MFU",) * with_mfu)):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("points lost to", overflow="fold")
     for size in report.sizes:
         table.add_row(
-            say_case(size), say_number(size.rate.median), f"{size.speedup:.2f}",
+            say_case(size), say_rate(size.rate.median, size, report), f"{size.speedup:.2f}",
             say_percent(size.efficiency), *((say_percent(size.mfu),) * with_mfu),
             say_losses(size),
         )  # fmt: skip
