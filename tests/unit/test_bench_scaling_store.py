@@ -107,6 +107,28 @@ def test_a_changed_commit_is_warned_of():
     assert "aaa" in commit_warning(made, changed)
 
 
+def test_named_trials_are_measured_again_and_their_figures_kept_aside(tmp_path):
+    made, shared = plan()
+    other = "weak-fp32-np2-1node"
+    with open_bench(tmp_path, made, shared) as bench:
+        for each in (stored(0), stored(0, other), stored(1), stored(1, other)):
+            bench.append(each)
+        with pytest.raises(
+            PlanError, match="--remeasure: no finished trial in .*, got x; expected"
+        ):
+            bench.drop(["x"])
+        bench.drop(["weak-fp32-np1-1node-2"])
+        assert bench.samples == [stored(0), stored(0, other), stored(1, other)]
+        bench.drop([other])
+    assert read_bench(tmp_path)[1] == (stored(0),)
+    dropped = [json.loads(line) for line in (tmp_path / "dropped.jsonl").read_text().splitlines()]
+    assert [each["run"] for each in dropped] == [
+        "runs/weak-fp32-np1-1node-2",
+        f"runs/{other}-1",
+        f"runs/{other}-2",
+    ]
+
+
 def test_folders_that_are_something_else(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(PlanError, match="holds other files"), open_bench(tmp_path, *plan()):
@@ -176,6 +198,13 @@ def test_a_metric_that_is_not_there(tmp_path, pattern, words):
     run = logs(tmp_path, "rate: fast\nzero 0\n")
     with pytest.raises(BenchError, match=words):
         read_metric(run, parse_metric(pattern), 0)
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-1"])
+def test_a_metric_that_is_no_rate_is_refused_with_a_next_step(tmp_path, rate):
+    run = logs(tmp_path, f"rate: 5\nrate: {rate}\n")
+    with pytest.raises(BenchError, match=r"finite rates above 0.*Correct what COMMAND prints"):
+        read_metric(run, parse_metric(r"rate: (\S+)"), 0)
 
 
 @pytest.mark.parametrize("text", ["(", "no group", "(a)(b)"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hpctrain.bench.environment import BUSY_LOAD, probe_load
@@ -30,7 +31,7 @@ from hpctrain.bench.scaling.trials import (
     plan_measured_trial,
 )
 from hpctrain.bench.trial import Trial, run_trial
-from hpctrain.errors import HpctrainError, RunDirectoryError
+from hpctrain.errors import BenchError, HpctrainError, RunDirectoryError
 from hpctrain.rundir import check_removable
 
 END_OF_RUN_S = 30.0  # that a killed bench's last run may take to end its ranks
@@ -49,6 +50,8 @@ def run_bench(bench: Bench, console: BenchConsole) -> list[str]:
     with open_bench(bench.folder, bench.plan, bench.config) as folder:
         for warning in bench.warnings:
             console.warn(warning)
+        if bench.remeasure:
+            folder.drop(bench.remeasure)
         if folder.went_on and (warning := commit_warning(folder.plan, bench.plan)):
             console.warn(warning)
         return Measurement(bench, folder, console).run()
@@ -97,11 +100,31 @@ class Measurement:
                 wall_s = self._run(trial)
             steps: tuple[float, ...] = ()
             if self.bench.program:  # is there anything to read at all?
-                read_trial(self.bench, case, 0, trial.run_path, 0.0, wall_s)
+                stored = read_trial(self.bench, case, 0, trial.run_path, 0.0, wall_s)
             else:
-                steps = read_sample(trial.run_path, 0).step_time_s
+                short = replace(self.bench, plan=replace(self.folder.plan, warmup_steps=0))
+                stored = read_trial(short, case, 0, trial.run_path, 0.0, wall_s)
+                steps = stored.sample.step_time_s
+            self._refuse_implausible(stored)
             found.append(calibrate(case.np, wall_s, steps))
         return found
+
+    def _refuse_implausible(self, stored: StoredSample) -> None:
+        """Hold a trial against the report's gate while it can still be measured again.
+
+        Raises:
+            BenchError: what cannot be; the trial is not kept.
+        """
+        from hpctrain.bench.report.gate import check_trials
+
+        try:
+            check_trials(self.folder.path, self.folder.plan, [stored])
+        except BenchError as refused:
+            raise BenchError(
+                *refused.messages,
+                "this trial was not kept: once its cause is found, the same command with --out "
+                f"{self.folder.path} measures it again.",
+            ) from refused
 
     def _estimate(self, calibrations: Sequence[Calibration]) -> None:
         plan = self.folder.plan
@@ -145,6 +168,7 @@ class Measurement:
         load_before = probe_load()
         wall_s = self._run(trial)
         stored = read_trial(self.bench, case, repeat, trial.run_path, load_before, wall_s)
+        self._refuse_implausible(stored)
         self.folder.append(stored)
         self.left.remove(case.key)
         self.walls_s.setdefault(case.key, []).append(wall_s)
