@@ -114,7 +114,7 @@ def test_named_trials_are_measured_again_and_their_figures_kept_aside(tmp_path):
         for each in (stored(0), stored(0, other), stored(1), stored(1, other)):
             bench.append(each)
         with pytest.raises(
-            PlanError, match="--remeasure: no finished trial in .*, got x; expected"
+            PlanError, match=r"--remeasure: no finished trial in .*, got x; expected"
         ):
             bench.drop(["x"])
         bench.drop(["weak-fp32-np1-1node-2"])
