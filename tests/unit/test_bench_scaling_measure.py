@@ -104,3 +104,30 @@ def test_an_implausible_trial_is_not_stored_and_the_next_call_measures_it(start,
     console = start(repeats=1)
     assert console.ran[-1] == "weak-fp32-np2-1node-1"
     assert len(read_samples(tmp_path / "b")) == 2
+
+
+def test_what_goes_on_is_not_calibrated_again(start):
+    start(repeats=1)
+    assert start.ran[:2] == ["calibration-np1-1node", "calibration-np2-1node"]
+    console = start(repeats=2)
+    assert console.ran == ("weak-fp32-np1-1node-2", "weak-fp32-np2-1node-2")
+    # What is stored took 100 s a trial.
+    assert any("2 trials of 2 cases" in text and "about 3:20 min in all" in text
+               for text in console.said)  # fmt: skip
+    assert not any("calibrating" in text for text in console.said)
+
+
+def test_the_price_of_a_commands_calibration_is_told_before_it_and_counted(start):
+    def no_parts(case):
+        return bench_values.make_sample(case, precision=None)
+
+    console = start(no_parts, ("./train",), PRICE, repeats=1)
+    before = console.said[: next(i for i, text in enumerate(console.said) if "np 1" in text)]
+    assert "2 whole runs of COMMAND" in before[-1]
+    assert "at 36.00 USD an hour" in before[-1]
+    said = "\n".join(console.said)
+    assert "2 trials of 2 cases, 1:40 min each: about 3:20 min in all" in said
+    assert "calibrating took 3:20 min before that" in said
+    # 400 s of 36 USD an hour.
+    assert "costs about 4.00 USD, calibrating included: 36.00 an hour" in said
+    assert "as of 2026-01-02" in said

@@ -100,6 +100,24 @@ def test_another_measurement_is_not_mixed_in(tmp_path, now, words):
     assert "another cases" not in str(wrong.value)
 
 
+def test_repeats_can_be_raised_and_not_lowered(tmp_path):
+    made, shared = plan(repeats=2)
+    with open_bench(tmp_path, made, shared) as bench:
+        bench.append(stored(0))
+    more = plan(repeats=7)[0]
+    with open_bench(tmp_path, more, shared) as bench:
+        assert bench.plan == more
+        assert bench.samples == [stored(0)]
+    assert read_bench(tmp_path)[0] == more
+    both = plan({**ENVIRONMENT, "torch": "2.14.0"}, repeats=9)
+    with pytest.raises(PlanError, match="another torch"), open_bench(tmp_path, *both):
+        pass
+    assert read_bench(tmp_path)[0] == more
+    with pytest.raises(PlanError, match="another --repeats, got 2"), open_bench(tmp_path, made,
+                                                                               shared):  # fmt: skip
+        pass
+
+
 def test_a_changed_commit_is_warned_of():
     made = plan()[0]
     changed = dataclasses.replace(made, environment={**ENVIRONMENT, "commit": "bbb"})

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,26 @@ def open_bench(path: Path, plan: BenchPlan, config: Config) -> Iterator[BenchFol
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
         if (path / PLAN_FILE).exists():
-            before = read_plan(path)
+            before = with_more_repeats(read_plan(path), plan)
             raise_all(PlanError, describe_differences(path, before, plan))
+            _write_whole(path / PLAN_FILE, _plan_text(before))
             plan = before
         else:
             _write_whole(path / CONFIG_FILE, dump_toml(config))
-            _write_whole(path / PLAN_FILE, json.dumps(plan.as_json(), indent=1) + "\n")
+            _write_whole(path / PLAN_FILE, _plan_text(plan))
         _cut_half_line(path / SAMPLES_FILE)
         yield BenchFolder(path, plan, read_samples(path))
+
+
+def with_more_repeats(before: BenchPlan, now: BenchPlan) -> BenchPlan:
+    """Return the plan that is gone on with, with as many repeats as are asked for now; pure.
+
+    Fewer than before would leave measured trials out, so they stay a difference.
+    """
+    if now.repeats <= before.repeats:
+        return before
+    options = {**before.asked["options"], "--repeats": now.repeats}
+    return replace(before, repeats=now.repeats, asked={**before.asked, "options": options})
 
 
 def describe_differences(path: Path, before: BenchPlan, now: BenchPlan) -> list[str]:
@@ -154,6 +167,10 @@ def _holds_other_files(path: Path) -> bool:
         return False
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
     return not names <= {LOCK_FILE, CONFIG_FILE, *map(_draft_name, (CONFIG_FILE, PLAN_FILE))}
+
+
+def _plan_text(plan: BenchPlan) -> str:
+    return json.dumps(plan.as_json(), indent=1) + "\n"
 
 
 def _draft_name(name: str) -> str:
