@@ -25,9 +25,9 @@ from hpctrain.hosts import Host
 from hpctrain.launch.plan import LaunchPlan, plan_launch
 from hpctrain.launch.prepare import Asked, Prepared, check_trainer, gather_facts, prepare_request
 from hpctrain.tune.asked import TuneAsked
-from hpctrain.tune.identity import as_before, differences, identity_of
+from hpctrain.tune.identity import as_before, commit_warning, differences, identity_of
 from hpctrain.tune.knobs import Knob, LeftOut
-from hpctrain.tune.machine import probe_machine
+from hpctrain.tune.machine import comparable_machine, probe_machine
 from hpctrain.tune.plan import knob_names, plan_knobs
 from hpctrain.tune.search import Limits
 from hpctrain.tune.situation import find_tune_facts
@@ -89,7 +89,8 @@ def prepare_tuning(asked: TuneAsked, environ: Mapping[str, str]) -> Tuning:
     prepared, facts, plan = _plan_run(asked, earlier, environ)
     config = replace(prepared.config, launch=replace(prepared.config.launch, np=plan.np))
     base = given_tables(config)
-    identity = identity_of(asked, base)
+    machine = probe_machine(plan, facts)
+    identity = identity_of(asked, base, comparable_machine(machine, plan, facts), machine["commit"])
     knobs, left_out = plan_knobs(
         find_tune_facts(config, plan, facts, prepared, environ), asked.only
     )
@@ -111,11 +112,11 @@ def prepare_tuning(asked: TuneAsked, environ: Mapping[str, str]) -> Tuning:
         knobs=knobs,
         left_out=left_out,
         limits=Limits(parse_duration_s(asked.budget)),
-        machine=probe_machine(plan, facts),
+        machine=machine,
         again=f"-H {asked.host_list}" if asked.host_list else "",
         identity=identity,
         known=earlier is not None,
-        warnings=(*prepared.warnings, *plan.warnings),
+        warnings=(*prepared.warnings, *plan.warnings, *commit_warning(earlier, identity)),
     )
 
 

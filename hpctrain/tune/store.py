@@ -26,7 +26,7 @@ from hpctrain.errors import BenchError
 from hpctrain.tune.arms import Arm
 from hpctrain.tune.search import Ask, Measured
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class TuneStore:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import tiers
@@ -45,6 +46,16 @@ def tune(place, capsys):
         return Ended(ended.value.code, *capsys.readouterr())
 
     return run
+
+
+def identity_here():
+    """Return what a tuning on this machine must have in common with another."""
+    from hpctrain.tune.asked import TuneAsked
+    from hpctrain.tune.request import prepare_tuning
+
+    asked = TuneAsked(folder=Path("new"), np=2, oversubscribe=True,
+                      overrides=("train.device=cpu",))  # fmt: skip
+    return prepare_tuning(asked, os.environ).identity["machine"]
 
 
 def test_a_dry_run_says_what_would_be_tried_and_why(tune):
@@ -106,16 +117,46 @@ def test_another_tunings_directory_is_refused(tune, place):
     settings = {"train.device": "cpu", "launch.np": 2, "optim.lr": 0.5}
     asked = {"host_list": None, "cluster": None, "only": [], "seed": 3, "oversubscribe": True,
              "allow_lossy": False}  # fmt: skip
-    record = {"schema": 1, "asked": asked, "settings": settings}
+    record = {"schema": 2, "asked": asked, "settings": settings, "machine": {}, "commit": "x"}
     (folder / "tune.json").write_text(json.dumps(record))
     done = tune(*SIZES, "--dir", folder, "--seed", "4")
     assert done.code == 2
     assert "optim.lr is None here; expected 0.5" in done.err
     assert "--seed is 4 here; expected 3" in done.err
+    record |= {"machine": identity_here()}
+    (folder / "tune.json").write_text(json.dumps(record))
     (folder / "base.toml").write_text('[train]\ndevice = "cpu"\n[optim]\nlr = 0.5\n'
                                       "[launch]\nnp = 2\n")  # fmt: skip
     again = tune("--dir", folder, "--dry-run")  # names no job: goes on with what is there
     assert again.code == 0, again.err
+    assert "the tuning began at commit x and goes on at" in again.err
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("torch", "1.0"), ("horovod", "0.1"), ("mpi", "openmpi4 4.1.8"), ("python", "3.9.0"),
+        ("hosts", "localhost:1"), ("hardware of localhost", "Another CPU, 64 cores"),
+    ],
+)  # fmt: skip
+def test_times_of_another_machine_or_version_are_not_mixed_in(tune, place, name, other):
+    folder = place / "work"
+    folder.mkdir()
+    asked = {"host_list": None, "cluster": None, "only": [], "seed": 0, "oversubscribe": True,
+             "allow_lossy": False}  # fmt: skip
+    here = identity_here()
+    assert name in here
+    record = {"schema": 2, "asked": asked, "settings": {"train.device": "cpu", "launch.np": 2},
+              "commit": "x"}  # fmt: skip
+    (folder / "tune.json").write_text(json.dumps({**record, "machine": {**here, name: other}}))
+    done = tune(*SIZES, "--dir", folder, "--dry-run")
+    assert done.code == 2
+    assert f"other versions, {name} is {here[name]!r} here; expected {other!r}" in done.err
+    # Of a host that was never asked nothing is known to differ.
+    (folder / "tune.json").write_text(
+        json.dumps({**record, "machine": {**here, "hardware of localhost": None}})
+    )
+    assert tune(*SIZES, "--dir", folder, "--dry-run").code == 0
 
 
 def test_names_are_completed():

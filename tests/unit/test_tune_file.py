@@ -158,7 +158,7 @@ def test_one_process_at_a_time(tmp_path):
 def test_a_directory_of_another_version_is_refused(tmp_path):
     assert read_asked(tmp_path) is None
     (tmp_path / "tune.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(BenchError, match=r"got schema 99; expected 1"):
+    with pytest.raises(BenchError, match=r"got schema 99; expected 2"):
         read_asked(tmp_path)
     (tmp_path / "tune.json").write_text("{")
     with pytest.raises(BenchError, match="not JSON"):
