@@ -152,18 +152,24 @@ def _without(arm: Arm, knob: str) -> Arm:
 
 
 def _simplest(arm: Arm, search: Search) -> Arm:
-    """Return the finalist with the fewest of an arm's choices that is not surely slower."""
-    parts = [part for part in search.finalists if set(part) < set(arm) and _is_sure(part, search)]
-    for part in sorted(parts, key=lambda part: (len(part), part)):
+    """Return the finalist with the fewest of an arm's choices that is not surely slower.
+
+    That such a part gains by itself need not be as sure: all of the arm does, and a choice which
+    adds nothing is not to stay because the rest of it had a bad trial.
+    """
+    parts = {
+        part: gain.median
+        for part in search.finalists
+        if set(part) < set(arm)
+        and (gain := gain_of(search, part, DEFAULT)) is not None
+        and gain.low > 1.0
+        and gain.median >= LEAST_GAIN
+    }
+    for part in sorted(parts, key=lambda part: (len(part), -parts[part])):
         gain = gain_of(search, arm, part)
         if gain is not None and not gain.is_sure:
             return part
     return arm
-
-
-def _is_sure(arm: Arm, search: Search) -> bool:
-    gain = gain_of(search, arm, DEFAULT)
-    return gain is not None and gain.is_sure
 
 
 def _judge_knob(

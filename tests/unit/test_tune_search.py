@@ -89,16 +89,16 @@ def test_a_gain_that_only_two_values_have_together_is_found():
 @pytest.mark.parametrize("noise", [0.01, 0.02, 0.03])
 def test_at_most_one_search_in_20_takes_what_gains_nothing(noise, one_sided):
     """Neither where no value gains, nor beside one that does."""
-    nothing = simulate_nothing_gains(range(100), noise, one_sided)
+    nothing = simulate_nothing_gains(range(60), noise, one_sided)
     for verdict in nothing:
         if verdict.arm == DEFAULT:
             assert verdict.gain is None
             assert not any(choice.taken for choice in verdict.choices)
             assert {choice.knob for choice in verdict.choices} == set(VALUES)
-    assert sum(verdict.arm != DEFAULT for verdict in nothing) <= 5
-    beside = simulate_one_gains(range(100), noise, one_sided)
-    assert sum(bool(set(verdict.arm) - set(GAINS)) for verdict in beside) <= 5
-    assert sum(set(GAINS) <= set(verdict.arm) for verdict in beside) >= 95
+    assert sum(verdict.arm != DEFAULT for verdict in nothing) <= 3
+    beside = simulate_one_gains(range(60), noise, one_sided)
+    assert sum(bool(set(verdict.arm) - set(GAINS)) for verdict in beside) <= 3
+    assert sum(set(GAINS) <= set(verdict.arm) for verdict in beside) >= 57
 
 
 def test_a_real_gain_is_taken_with_its_size_and_the_rest_is_not():
