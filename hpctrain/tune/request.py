@@ -32,7 +32,12 @@ from hpctrain.tune.plan import knob_names, plan_knobs
 from hpctrain.tune.search import Limits
 from hpctrain.tune.situation import find_tune_facts
 from hpctrain.tune.store import read_asked
-from hpctrain.tune.tuned_file import FIRST_WORDS, given_tables, render_tables, with_settings
+from hpctrain.tune.tuned_file import (
+    foreign_file_problem,
+    given_tables,
+    render_tables,
+    with_settings,
+)
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smh])+|\d+(?:\.\d+)?")
@@ -168,20 +173,8 @@ def _check_words(asked: TuneAsked) -> list[str]:
             hint = did_you_mean(word, names)
             errors.append(f"--only: unknown knob, got '{word}'; expected some of "
                           f"{', '.join(names)}.{hint}")  # fmt: skip
-    if asked.out.exists() and not _is_ours(asked.out):
-        errors.append(
-            f"--out: {asked.out} is there and was not made by hpctrain tune; expected another "
-            "name. Give it: --out FILE"
-        )
-    return errors
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.readline().startswith(FIRST_WORDS)
-    except (OSError, UnicodeDecodeError):
-        return False
+    problem = foreign_file_problem(asked.out, asked.folder, force=asked.force)
+    return [*errors, problem] if problem else errors
 
 
 def _prepare_run(

@@ -10,6 +10,7 @@ import tiers
 from click.shell_completion import ShellComplete
 
 from hpctrain.cli import cli, main
+from hpctrain.tune.tuned_file import FIRST_WORDS, TUNING_WORDS
 
 Ended = namedtuple("Ended", "code out err")
 FOREIGN = ("OMPI_", "PMI", "NCCL_", "HPCTRAIN_", "OMP_", "HOROVOD_", "SLURM_", "PBS_")
@@ -96,6 +97,22 @@ def test_all_that_is_wrong_is_said_at_once(tune, place):
     assert "--set train.step=3: unknown key" in done.err
     assert "--set optim.lr=-1" in done.err
     assert (place / "tuned.toml").read_text() == "[train]\nsteps = 5\n"
+
+
+def test_what_another_tuning_found_is_not_written_over_silently(tune, place):
+    text = f"{FIRST_WORDS} on 2026-01-02\n{TUNING_WORDS}tunings/older\n"
+    (place / "tuned.toml").write_text(text)
+    words = (*SIZES, "--dry-run", "--dir")
+    done = tune(*words, place / "newer")
+    assert done.code == 2
+    assert "tuned.toml is what another tuning found, got tunings/older; expected a new" in done.err
+    assert tune(*words, place / "newer", "--force").code == 0
+    assert tune(*words, place / "newer", "--out", "other.toml").code == 0
+    # Its own file is there for a tuning that goes on.
+    (place / "tuned.toml").write_text(text.replace("tunings/older", "newer"))
+    assert tune(*words, place / "newer").code == 0
+    (place / "tuned.toml").write_text("mine\n")
+    assert tune(*words, place / "newer", "--force").code == 2
 
 
 def test_what_does_not_apply_is_refused_with_the_reason(tune):
