@@ -114,7 +114,7 @@ class Measurement:
         price = plan.usd_per_hour
         cost = f", at {price['value']:.2f} USD an hour ({price['what']})" if price else ""
         self.console.say(
-            f"calibrating takes {runs} of COMMAND, which count for nothing else{cost}; how long "
+            f"calibrating takes {runs} of COMMAND, thrown away{cost}; how long "
             "everything takes is known then"
         )
 
@@ -123,7 +123,8 @@ class Measurement:
         found = []
         for case in calibration_cases(self.folder.plan.cases):
             trial = plan_calibration_trial(self.bench, case)
-            text = f"calibrating: a short trial of np {case.np} on {_count(case.nodes, 'node')}"
+            what = "a run" if self.bench.program else "a short trial"
+            text = f"calibrating: {what} of np {case.np} on {_count(case.nodes, 'node')}"
             with self.console.working(text):
                 wall_s = self._run(trial)
             self.calibrating_s += wall_s
