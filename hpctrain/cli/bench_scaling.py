@@ -202,11 +202,12 @@ def command(*, dry_run: bool, as_json: bool, **given: Any) -> None:
         raise
     try:
         _report(bench.folder, as_json=as_json)
-    except BenchError:
-        console.say(
-            f"to measure trials again: {render_go_on(bench).removeprefix('Go on: ')} "
-            "--remeasure NAME,NAME…, as their runs or cases are named"
-        )
+    except BenchError as refused:
+        if "--remeasure" not in str(refused):
+            console.say(
+                f"to measure trials again: {render_go_on(bench).removeprefix('Go on: ')} "
+                "--remeasure NAME,NAME…, as their runs or cases are named"
+            )
         raise
     raise_all(BenchError, problems)
 
