@@ -3,11 +3,11 @@
     python benchmarks/tune.py --dir /tmp/tune-bench --out benchmarks/results/tune.json
 
 First `hpctrain tune`'s search on 2 ranks, with at most 60 steps a candidate. Then the exhaustive
-grid of the same values, and the best five of it twice more. At last the tuned settings, the best
-two of the grid and the defaults in turn, seven times. The goal: the tuned settings reach 95 % of
-the speed of the grid's best. A 3.2M-parameter transformer (d 256, 4 layers, 256 tokens), 4
-sequences of 128 a rank, fp32. About 8 minutes on a quiet machine; --minutes 5 stops after that
-time, and the same command goes on.
+grid of the same values, each combination --grid-rounds times, in turn, and the best five of it
+twice more. At last the tuned settings, the best two of the grid and the defaults in turn, seven
+times. The goal: the tuned settings reach 95 % of the speed of the grid's best. A 3.2M-parameter
+transformer (d 256, 4 layers, 256 tokens), 4 sequences of 128 a rank, fp32. About 12 minutes on a
+quiet machine; --minutes 5 stops after that time, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from hpctrain.tune.verdict import Verdict, judge
 
 ONLY = ("comm.bucket_mb", "mpi_yield_when_idle", "HOROVOD_CYCLE_TIME")
 MOST_VALUES = 2  # of each, besides what a run has now: 3 x 2 x 3 combinations
-BEST_ROUNDS, COMPARE_ROUNDS = 2, 7
+GRID_ROUNDS, BEST_ROUNDS, COMPARE_ROUNDS = 3, 2, 7
 BEST, COMPARED = 5, 2
 GOAL = 0.95
 TIMEOUT_S = 120.0
@@ -136,6 +136,10 @@ def main() -> None:
     )
     parser.add_argument("--dir", type=Path, required=True, help="work directory")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so many")
+    parser.add_argument(
+        "--grid-rounds", type=int, default=GRID_ROUNDS,
+        help=f"trials of each combination (default: {GRID_ROUNDS}; one alone ranks by noise)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="keep raw values and environment as JSON")
     asked = parser.parse_args()
     warn_if_busy()
@@ -143,9 +147,10 @@ def main() -> None:
     record = {"what": "tune", **environment(("torch", "horovod")), "settings": SETTINGS}
     tuning = prepare(folder)
     search, verdict = tune(tuning, folder, watch)
-    grid = measure_rounds(tuning, folder, all_arms(tuning.values), "grid", 1, watch)
+    rounds = asked.grid_rounds
+    grid = measure_rounds(tuning, folder, all_arms(tuning.values), "grid", rounds, watch)
     extend(grid, measure_rounds(tuning, folder, fastest(grid, BEST), "best", BEST_ROUNDS, watch))
-    best = fastest({arm: values for arm, values in grid.items() if len(values) > 1}, COMPARED)
+    best = fastest({arm: values for arm, values in grid.items() if len(values) > rounds}, COMPARED)
     arms = list(dict.fromkeys([verdict.arm, *best, DEFAULT]))
     compared = measure_rounds(tuning, folder, arms, "compare", COMPARE_ROUNDS, watch)
     (winner,) = fastest({arm: compared[arm] for arm in best}, 1)

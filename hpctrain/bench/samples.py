@@ -7,6 +7,7 @@ A step's time is rank 0's; its parts are each rank's own. What a rank waits for 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,9 +44,11 @@ class Sample:
     """One trial's timed steps, those of the warm-up left out.
 
     Args:
-        step_time_s: one value a step.
-        losses: global mean loss (nats a token), one a step, the warm-up's among them.
-        tokens_per_step: over all ranks.
+        step_time_s: one value a step, as it was reported: 0 or NaN are for the gate to refuse.
+        losses: global mean loss (nats a token), one a step, the warm-up's among them; None where
+            a step told none, or one that is no finite number. Empty where no step told any.
+        tokens_per_step: over all ranks; of a program that reports tokens/s their mean, no whole
+            number as a rule.
         params: parameters of the model.
         flops_per_token: see :func:`hpctrain.train.flops.flops_per_token`; None where unknown.
         peak_flops: of one device (FLOP/s); None where unknown.
@@ -55,8 +58,8 @@ class Sample:
 
     np: int
     step_time_s: tuple[float, ...]
-    losses: tuple[float, ...]
-    tokens_per_step: int | None
+    losses: tuple[float | None, ...]
+    tokens_per_step: int | float | None
     precision: str | None
     params: int | None
     flops_per_token: float | None
@@ -90,7 +93,11 @@ def read_sample(run_path: Path, warmup_steps: int) -> Sample:
             started = event
         elif event.get("event") == "step" and isinstance(event.get("step"), int):
             steps.append(event)
-    timed = [step for step in steps if step["step"] > warmup_steps and step.get("step_time_s")]
+    timed = [
+        step
+        for step in steps
+        if step["step"] > warmup_steps and step.get("step_time_s") is not None
+    ]
     if not timed:
         raise BenchError(
             f"{run_path}: no steps to measure, got {len(steps)} step events with a step_time_s "
@@ -100,8 +107,8 @@ def read_sample(run_path: Path, warmup_steps: int) -> Sample:
     numbers = {step["step"] for step in timed}
     return Sample(
         np=_read_np(run_path),
-        step_time_s=tuple(step["step_time_s"] for step in timed),
-        losses=tuple(step["loss"] for step in steps if isinstance(step.get("loss"), float)),
+        step_time_s=tuple(_number(step["step_time_s"]) for step in timed),
+        losses=_read_losses(steps),
         tokens_per_step=started.get("tokens_per_step") or _tokens_per_step(timed),
         ranks=tuple(_read_ranks(run_path, numbers)),
         **{
@@ -115,10 +122,28 @@ def _read_np(run_path: Path) -> int:
     return json.loads((run_path / "plan.json").read_text(encoding="utf-8"))["np"]
 
 
-def _tokens_per_step(steps: list[dict[str, Any]]) -> int | None:
+def _number(value: Any) -> float:
+    """Return a reported number; NaN for what is none (events spell NaN and infinities out)."""
+    if isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _read_losses(steps: list[dict[str, Any]]) -> tuple[float | None, ...]:
+    if all(step.get("loss") is None for step in steps):
+        return ()
+    losses = (_number(step.get("loss")) for step in steps)
+    return tuple(loss if math.isfinite(loss) else None for loss in losses)
+
+
+def _tokens_per_step(steps: list[dict[str, Any]]) -> float | None:
     """Work it out from a program's tokens/s, where it says nothing else."""
-    products = [s["tokens_per_s"] * s["step_time_s"] for s in steps if s.get("tokens_per_s")]
-    return round(sum(products) / len(products)) if products else None
+    products = [_number(s.get("tokens_per_s")) * _number(s["step_time_s"]) for s in steps]
+    products = [product for product in products if math.isfinite(product) and product > 0]
+    return math.fsum(products) / len(products) if products else None
 
 
 def _read_ranks(run_path: Path, numbers: set[int]) -> Iterator[RankSteps]:

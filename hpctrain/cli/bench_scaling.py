@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -31,6 +32,12 @@ def _complete_bench(
 ) -> list[CompletionItem]:
     found = sorted(Path("benches").glob(f"{incomplete}*/bench.json"))
     return [CompletionItem(path.parent.name) for path in found]
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"no number, got {value}; expected a finite one.", ctx, param)
+    return value
 
 
 @click.command(
@@ -119,15 +126,23 @@ Exit codes: 0 done; 1 a trial failed, or a result is implausible; 2 usage; 130 C
     type=click.Path(path_type=Path, file_okay=False),
     help="The folder; one that was begun goes on.",
 )
+@click.option(
+    "--remeasure",
+    metavar="NAMES",
+    help="With --out: trials that count no more and are run again, as their runs, or their "
+    "cases, are named: weak-fp32-np2-1node-3.",
+)
 @click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
 @click.option(
     "--metric",
     metavar="REGEX",
-    help="What finds a rate (higher is better) in COMMAND's output, in one group.",
+    help="What finds a rate of all ranks together (higher is better) in COMMAND's output, in one "
+    "group.",
 )
 @click.option(
     "--usd-per-hour",
     type=click.FloatRange(min=0),
+    callback=_finite,
     help="What all hosts together cost. Default: a cloud cluster's list price.",
 )
 @click.option(
@@ -140,6 +155,7 @@ Exit codes: 0 done; 1 a trial failed, or a result is implausible; 2 usage; 130 C
     "--timeout",
     "timeout_s",
     type=click.FloatRange(min=1),
+    callback=_finite,
     default=1800.0,
     show_default=True,
     help="A trial that takes longer is an error (s).",
@@ -184,7 +200,15 @@ def command(*, dry_run: bool, as_json: bool, **given: Any) -> None:
         if not isinstance(end, PlanError) and (bench.folder / "bench.json").exists():
             console.say(f"what was measured is in {bench.folder}. {render_go_on(bench)}")
         raise
-    _report(bench.folder, as_json=as_json)
+    try:
+        _report(bench.folder, as_json=as_json)
+    except BenchError as refused:
+        if "--remeasure" not in str(refused):
+            console.say(
+                f"to measure trials again: {render_go_on(bench).removeprefix('Go on: ')} "
+                "--remeasure NAME,NAME…, as their runs or cases are named"
+            )
+        raise
     raise_all(BenchError, problems)
 
 
@@ -196,6 +220,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _asked(
     *, sizes: str | None, precisions: str | None, hosts: Path | None, host_list: str | None,
     cluster: str | None, config_name: str | None, overrides: tuple[str, ...],
+    remeasure: str | None,
     oversubscribe: bool, program: tuple[str, ...], allreduce: bool, **rest: Any,
 ) -> Any:  # fmt: skip
     from hpctrain.bench.scaling.asked import BenchAsked, parse_sizes
@@ -208,7 +233,8 @@ def _asked(
     words = [word.strip() for word in (precisions or "").split(",") if word.strip()]
     return BenchAsked(
         run=run, sizes=parse_sizes(sizes) if sizes is not None else None,
-        precisions=tuple(dict.fromkeys(words)), allreduce=allreduce, **rest,
+        precisions=tuple(dict.fromkeys(words)), allreduce=allreduce,
+        remeasure=tuple(dict.fromkeys((remeasure or "").replace(",", " ").split())), **rest,
     )  # fmt: skip
 
 

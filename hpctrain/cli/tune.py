@@ -104,6 +104,7 @@ Exit codes: 0 done, also where the settings stay; 1 the run itself fails; 2 usag
     help="Work directory; one that is there already is gone on with. "
     "Default: a new one in tunings/.",
 )
+@click.option("--force", is_flag=True, help="Write over --out where another tuning made it.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the order of trials.")
 @click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
 @click.option("--probe", is_flag=True, help="Ask the hosts for their facts first, and keep them.")
@@ -124,6 +125,7 @@ def command(
     seed: int,
     oversubscribe: bool,
     probe: bool,
+    force: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -152,6 +154,7 @@ def command(
         allow_lossy=allow_lossy,
         oversubscribe=oversubscribe,
         probe=probe,
+        force=force,
     )
     tuning = prepare_tuning(asked, os.environ)
     for warning in tuning.warnings:

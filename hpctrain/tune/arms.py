@@ -78,11 +78,20 @@ def neighbours(arm: Arm, effects: Mapping[tuple[str, str], float]) -> list[Arm]:
     return sorted(found, key=lambda each: (found[each], each))[:MOST_AROUND]
 
 
-def finalists(best: Sequence[Arm]) -> list[Arm]:
-    """Return the winner, the winner without each of its choices, and who came next."""
+def finalists(best: Sequence[Arm], effects: Mapping[tuple[str, str], float]) -> list[Arm]:
+    """Return the winner, what is left of it with fewer choices, and who came next.
+
+    Its strongest choice alone, its two strongest … show from which one on another adds nothing;
+    without those small sets a choice that gains nothing would stay beside one that does.
+
+    Args:
+        effects: as for :func:`neighbours`.
+    """
     if not best:
         return []
     winner = best[0]
-    without = [tuple(pair for pair in winner if pair != left) for left in winner]
-    ranked = dict.fromkeys([winner, *(arm for arm in without if arm), *best[1:3]])
+    strongest = sorted(winner, key=lambda pair: (effects.get(pair, 0.0), pair))
+    fewer = [tuple(sorted(strongest[:count])) for count in range(1, len(winner))]
+    without = [tuple(pair for pair in winner if pair != left) for left in strongest]
+    ranked = dict.fromkeys([winner, *fewer, *(arm for arm in without if arm), *best[1:3]])
     return list(ranked)[: max(MOST_FINALISTS, 1 + len(winner))]

@@ -24,6 +24,7 @@ class TuneAsked:
     allow_lossy: bool = False
     oversubscribe: bool = False
     probe: bool = False
+    force: bool = False
 
     @property
     def names_a_job(self) -> bool:

@@ -6,8 +6,8 @@ candidates get a little, the better half gets more, until the best few have got 
 
 A full grid would be hundreds of candidates. So the rungs are: each value ``alone`` beside the
 default; each knob's better half ``again``; what gained ``together``; the neighbours ``around`` the
-best of these, for what is good alone may not be beside others; a ``few`` twice; and at the end
-(``final``) the winner, the winner without each of its choices, and the default, in turn, so that
+best of these, for what is good alone may not be beside others; a ``few`` once more; and at the end
+(``final``) the winner, the winner with fewer of its choices, and the default, in turn, so that
 every choice is judged by pairs from one time (:mod:`hpctrain.tune.verdict`).
 
 The search is a generator: it yields an :class:`~hpctrain.tune.search.Ask` and is sent what was
@@ -35,7 +35,7 @@ from hpctrain.tune.arms import (
 )
 from hpctrain.tune.search import FINAL, Ask, Measured, Round, Search
 
-FEW_ROUNDS, FINAL_ROUNDS, LEAST_PAIRS = 2, 7, 3
+FEW_ROUNDS, FINAL_ROUNDS, LEAST_PAIRS = 1, 8, 3
 RESERVED = 2 * LEAST_PAIRS  # trials that the other rungs leave to the smallest final
 FIRST_RUNG_SHARE = 0.35
 MOST_FEW = 4
@@ -47,7 +47,7 @@ def count_trials(values: Mapping[str, Sequence[str]]) -> int:
     """Return how many trials a search takes at most, where the budget is no limit.
 
     >>> count_trials({"a": ("1", "2"), "b": ("1", "2", "3")})
-    75
+    77
     """
     counts = [len(labels) for labels in values.values()]
     singles = sum(counts)
@@ -106,7 +106,8 @@ def search_arms(
         best = search.simplest_first([arm for arm in few if arm not in search.failed]) or few
     else:  # nothing gained: the last rung shows that with pairs
         best = [arm for arm in again if arm[0][0] not in never_chosen][:2]
-    yield from _final(finalists(best), extra, search, seed)
+    effects = search.effects([arm for arm in alone if arm not in search.failed])
+    yield from _final(finalists(best, effects), extra, search, seed)
 
 
 def _round(arms: Sequence[Arm], search: Search, rung: str, seed: int, after: int = 0) -> Trials:

@@ -12,8 +12,17 @@ from hpctrain.tune.situation import flat_settings
 from hpctrain.tune.store import SCHEMA
 
 
-def identity_of(asked: TuneAsked, base: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what makes the measurements of two processes comparable, as JSON-ready values."""
+def identity_of(
+    asked: TuneAsked,
+    base: Mapping[str, Mapping[str, Any]],
+    machine: Mapping[str, str | None],
+    commit: str,
+) -> dict[str, Any]:
+    """Return what makes the measurements of two processes comparable, as JSON-ready values.
+
+    Args:
+        machine: from :func:`hpctrain.tune.machine.comparable_machine`.
+    """
     return {
         "schema": SCHEMA,
         "asked": {
@@ -25,6 +34,8 @@ def identity_of(asked: TuneAsked, base: Mapping[str, Mapping[str, Any]]) -> dict
             "allow_lossy": asked.allow_lossy,
         },
         "settings": flat_settings(base),
+        "machine": dict(machine),
+        "commit": commit,
     }
 
 
@@ -57,4 +68,27 @@ def differences(
                     f"{now.get(key)!r} here; expected {before.get(key)!r}. Go on with that one "
                     f"by: hpctrain tune --dir {folder}, or give another --dir."
                 )
+    before, now = earlier["machine"], identity["machine"]
+    for key in sorted({*before, *now}):
+        one, other = before.get(key), now.get(key)
+        # A host that was never asked may have become known since, and be the same.
+        is_unknown = key in before and key in now and None in (one, other)
+        if one != other and not is_unknown:
+            errors.append(
+                f"{folder}: was measured on another machine or with other versions, {key} is "
+                f"{other!r} here; expected {one!r}. Times of both say nothing of each other: "
+                "give another --dir."
+            )
     return errors
+
+
+def commit_warning(
+    earlier: Mapping[str, Any] | None, identity: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return a warning where the code has changed since the tuning began."""
+    if earlier is None or earlier["commit"] == identity["commit"]:
+        return ()
+    return (
+        f"the tuning began at commit {earlier['commit']} and goes on at {identity['commit']}: see "
+        "that they are as fast",
+    )

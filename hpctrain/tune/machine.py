@@ -9,11 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hpctrain import __version__
-from hpctrain.facts import Facts
+from hpctrain.facts import Facts, HostFacts
 from hpctrain.launch.plan import LaunchPlan
 from hpctrain.launch.start import git_commit
 
 PACKAGES = ("torch", "horovod")
+# Times under another of these say nothing of each other; another commit is a warning.
+SAME = ("hosts", "mpi", *PACKAGES, "python", "hpctrain")
 
 
 def probe_machine(plan: LaunchPlan, facts: Facts) -> dict[str, str]:
@@ -35,6 +37,22 @@ def probe_machine(plan: LaunchPlan, facts: Facts) -> dict[str, str]:
     return found
 
 
+def comparable_machine(
+    machine: Mapping[str, str], plan: LaunchPlan, facts: Facts
+) -> dict[str, str | None]:
+    """Return what two processes must have in common for their times to be compared; pure.
+
+    Returns:
+        Versions, hosts with their ranks, and each host's hardware; None for a host that was never
+        asked what it is.
+    """
+    same: dict[str, str | None] = {name: machine[name] for name in SAME}
+    for place in plan.placement:
+        known = facts.of(place.host)
+        same[f"hardware of {place.host}"] = None if known is None else _describe(known, facts)
+    return same
+
+
 def describe_machine(machine: Mapping[str, str]) -> list[str]:
     """Return what :func:`probe_machine` found, as lines."""
     versions = [f"{name} {machine[name]}" for name in (*PACKAGES, "python", "hpctrain")]
@@ -49,6 +67,10 @@ def _hardware(plan: LaunchPlan, facts: Facts) -> str:
     first = facts.of(plan.placement[0].host)
     if first is None:
         return "hosts that were never asked what they are"
+    return _describe(first, facts)
+
+
+def _describe(first: HostFacts, facts: Facts) -> str:
     cores = f"{first.cores} core{'s' * (first.cores != 1)}"
     if first.gpus:
         kinds = " and ".join(sorted(set(first.gpus)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import statistics
@@ -94,6 +95,8 @@ def measure_arm(
     try:
         sample = read_sample(run_trial(trial), WARMUP_STEPS)
         step_s = statistics.median(sample.step_time_s)
+        if not (math.isfinite(step_s) and step_s > 0):
+            raise BenchError(f"{trial.run_path}: no time of a step, got {step_s}; expected over 0.")
         more["sample"] = sample.as_json()
     except BenchError as failed:
         if ask.arm == DEFAULT:

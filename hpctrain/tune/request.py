@@ -25,14 +25,19 @@ from hpctrain.hosts import Host
 from hpctrain.launch.plan import LaunchPlan, plan_launch
 from hpctrain.launch.prepare import Asked, Prepared, check_trainer, gather_facts, prepare_request
 from hpctrain.tune.asked import TuneAsked
-from hpctrain.tune.identity import as_before, differences, identity_of
+from hpctrain.tune.identity import as_before, commit_warning, differences, identity_of
 from hpctrain.tune.knobs import Knob, LeftOut
-from hpctrain.tune.machine import probe_machine
+from hpctrain.tune.machine import comparable_machine, probe_machine
 from hpctrain.tune.plan import knob_names, plan_knobs
 from hpctrain.tune.search import Limits
 from hpctrain.tune.situation import find_tune_facts
 from hpctrain.tune.store import read_asked
-from hpctrain.tune.tuned_file import FIRST_WORDS, given_tables, render_tables, with_settings
+from hpctrain.tune.tuned_file import (
+    foreign_file_problem,
+    given_tables,
+    render_tables,
+    with_settings,
+)
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smh])+|\d+(?:\.\d+)?")
@@ -89,7 +94,8 @@ def prepare_tuning(asked: TuneAsked, environ: Mapping[str, str]) -> Tuning:
     prepared, facts, plan = _plan_run(asked, earlier, environ)
     config = replace(prepared.config, launch=replace(prepared.config.launch, np=plan.np))
     base = given_tables(config)
-    identity = identity_of(asked, base)
+    machine = probe_machine(plan, facts)
+    identity = identity_of(asked, base, comparable_machine(machine, plan, facts), machine["commit"])
     knobs, left_out = plan_knobs(
         find_tune_facts(config, plan, facts, prepared, environ), asked.only
     )
@@ -111,11 +117,11 @@ def prepare_tuning(asked: TuneAsked, environ: Mapping[str, str]) -> Tuning:
         knobs=knobs,
         left_out=left_out,
         limits=Limits(parse_duration_s(asked.budget)),
-        machine=probe_machine(plan, facts),
+        machine=machine,
         again=f"-H {asked.host_list}" if asked.host_list else "",
         identity=identity,
         known=earlier is not None,
-        warnings=(*prepared.warnings, *plan.warnings),
+        warnings=(*prepared.warnings, *plan.warnings, *commit_warning(earlier, identity)),
     )
 
 
@@ -167,20 +173,8 @@ def _check_words(asked: TuneAsked) -> list[str]:
             hint = did_you_mean(word, names)
             errors.append(f"--only: unknown knob, got '{word}'; expected some of "
                           f"{', '.join(names)}.{hint}")  # fmt: skip
-    if asked.out.exists() and not _is_ours(asked.out):
-        errors.append(
-            f"--out: {asked.out} is there and was not made by hpctrain tune; expected another "
-            "name. Give it: --out FILE"
-        )
-    return errors
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.readline().startswith(FIRST_WORDS)
-    except (OSError, UnicodeDecodeError):
-        return False
+    problem = foreign_file_problem(asked.out, asked.folder, force=asked.force)
+    return [*errors, problem] if problem else errors
 
 
 def _prepare_run(

@@ -11,12 +11,13 @@ import click
 from hpctrain.errors import BenchError
 from hpctrain.tune import show
 from hpctrain.tune.arms import arm_name
+from hpctrain.tune.asked import TuneAsked
 from hpctrain.tune.halving import LEAST_PAIRS
 from hpctrain.tune.measure import run_search
 from hpctrain.tune.request import Tuning
 from hpctrain.tune.search import Search
-from hpctrain.tune.store import TuneStore
-from hpctrain.tune.tuned_file import render_tuned
+from hpctrain.tune.store import TuneStore, write_whole
+from hpctrain.tune.tuned_file import foreign_file_problem, name_tuning, render_tuned
 from hpctrain.tune.verdict import Verdict, judge
 
 BUSY_LOAD = 0.5  # of one core, before a measurement of our own
@@ -46,17 +47,37 @@ def run_tuning(tuning: Tuning, *, as_json: bool = False) -> Verdict:
             f"hpctrain tune --dir {tuning.asked.folder} --budget TIME"
         )
     verdict = judge(search, tuning.values, tuning.not_chosen)
-    text = render_tuned(tuning.base, tuning.knobs, verdict, tuning.machine, tuning.np, tuning.again)
+    asked = tuning.asked
+    text = render_tuned(
+        tuning.base, tuning.knobs, verdict, tuning.machine, tuning.np, tuning.again,
+        tuning=name_tuning(asked.out, asked.folder),
+    )  # fmt: skip
     record = result_as_json(verdict, search, tuning)
     store.write("result.json", json.dumps(record, indent=1) + "\n")
-    tuning.asked.out.parent.mkdir(parents=True, exist_ok=True)
-    tuning.asked.out.write_text(text, encoding="utf-8")
+    write_tuned(asked, text)
     if as_json:
         click.echo(json.dumps(record, indent=2))
     else:
         paths = (f"written: {tuning.asked.out}; every value: {store.folder / 'trials.jsonl'}",)
         show.print_verdict(verdict, tuning, search, paths)
     return verdict
+
+
+def write_tuned(asked: TuneAsked, text: str) -> None:
+    """Write the file: complete or as it was.
+
+    Raises:
+        BenchError: since this tuning began, somebody else has made a file of that name; what was
+            found is then in the work directory.
+    """
+    out = asked.out
+    problem = foreign_file_problem(out, asked.folder, force=asked.force)
+    if problem is not None:
+        kept = asked.folder / "tuned.toml"
+        write_whole(kept, text)
+        raise BenchError(f"{problem}. What was found now is in {kept}.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, text)
 
 
 def _warn_if_busy() -> None:

@@ -26,7 +26,7 @@ from hpctrain.errors import BenchError
 from hpctrain.tune.arms import Arm
 from hpctrain.tune.search import Ask, Measured
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class TuneStore:
@@ -83,9 +83,7 @@ class TuneStore:
 
     def write(self, name: str, text: str) -> None:
         """Write a whole file: complete or as it was."""
-        draft = self.folder / f".{name}.tmp"
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(self.folder / name)
+        write_whole(self.folder / name, text)
 
     def close(self) -> None:
         self._file.close()
@@ -95,6 +93,16 @@ class TuneStore:
         size = self._file.seek(0, os.SEEK_END)
         if size and (self._file.seek(size - 1), self._file.read(1))[1] != b"\n":
             self._file.write(b"\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that a crash leaves complete or as it was."""
+    draft = path.with_name(f".{path.name}.tmp")
+    with open(draft, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
 
 
 def read_trials(folder: Path) -> Iterator[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hpctrain.config import Config, as_tables
@@ -12,6 +14,7 @@ from hpctrain.tune.machine import describe_machine
 from hpctrain.tune.verdict import Choice, Verdict
 
 FIRST_WORDS = "# Made by `hpctrain tune`"
+TUNING_WORDS = "# Work directory: "
 WIDTH = 96
 Tables = dict[str, dict[str, Any]]
 
@@ -74,6 +77,7 @@ def render_tuned(
     machine: Mapping[str, str],
     np: int,
     again: str = "",
+    tuning: str = "",
 ) -> str:
     """Return the whole file.
 
@@ -81,6 +85,7 @@ def render_tuned(
         base: the user's own settings.
         machine: from :func:`hpctrain.tune.machine.probe_machine`.
         again: options that no file can hold, to be given to `hpctrain run` as well.
+        tuning: the work directory, as :func:`name_tuning` names it.
     """
     by_name = {knob.name: knob for knob in knobs}
     tables = {name: dict(section) for name, section in base.items()}
@@ -99,7 +104,40 @@ def render_tuned(
         *([f"Give hpctrain run as well: {again}"] if again else []),
     ]
     lines = [line for text in head for line in _comment(text.removeprefix("# "))]
+    lines += [f"{TUNING_WORDS}{tuning}"] if tuning else []  # one line, however long: it is read
     return "\n".join(lines) + "\n\n" + render_tables(tables, notes)
+
+
+def name_tuning(out: Path, folder: Path) -> str:
+    """Return how a file names the work directory that it comes from: seen from where it lies."""
+    return os.path.relpath(folder.resolve(), out.resolve().parent)
+
+
+def foreign_file_problem(out: Path, folder: Path, *, force: bool) -> str | None:
+    """Return why a file may not be written over; None where it may, or is not there.
+
+    Args:
+        folder: the work directory of the tuning that would write it.
+        force: whether what another tuning found may go.
+    """
+    if not out.exists():
+        return None
+    try:
+        lines = out.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    if not lines or not lines[0].startswith(FIRST_WORDS):
+        return (
+            f"--out: {out} is there and was not made by hpctrain tune; expected another "
+            "name. Give it: --out FILE"
+        )
+    made_by = [line.removeprefix(TUNING_WORDS) for line in lines if line.startswith(TUNING_WORDS)]
+    if force or made_by == [name_tuning(out, folder)]:
+        return None
+    return (
+        f"--out: {out} is what another tuning found, got {''.join(made_by) or 'an unknown one'}; "
+        "expected a new name. Give it: --out FILE; or write over it: --force"
+    )
 
 
 def _summary(verdict: Verdict) -> str:

@@ -2,8 +2,9 @@
 
 A pair is two candidates in the same round, one after the other, so what slows the machine for a
 while slows both. A gain is how many times as fast; its spread is from the lower to the upper
-quartile. A choice whose spread reaches 1 is not taken, nor one that gains less than 1 %: fewer
-settings are better than more.
+quartile. A choice is taken if it gains 1 % or more, its spread does not reach 1, and chance does
+not give the best of so many candidates as much (:mod:`hpctrain.tune.chance`): fewer settings are
+better than more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpctrain.tune.arms import DEFAULT, Arm, arm_name
+from hpctrain.tune.chance import least_gains
 from hpctrain.tune.halving import LEAST_PAIRS
 from hpctrain.tune.search import FINAL, Search
 
@@ -22,24 +24,31 @@ LEAST_GAIN = 1.01
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """How many times as fast: median and quartiles of so many pairs."""
+    """How many times as fast: median and quartiles of so many pairs.
+
+    Args:
+        least: what it is at least (:func:`hpctrain.tune.chance.least_gains`); 0 where it was not
+            measured in the last rung.
+    """
 
     median: float
     low: float
     high: float
     pairs: int
+    least: float = 0.0
 
     @property
     def is_sure(self) -> bool:
-        """Whether it is worth a setting: the spread stays above 1, over enough pairs."""
-        return self.pairs >= LEAST_PAIRS and self.low > 1.0 and self.median >= LEAST_GAIN
+        """Whether it is worth a setting: more than chance and spread give, over enough pairs."""
+        enough = self.pairs >= LEAST_PAIRS and self.median >= LEAST_GAIN
+        return enough and min(self.low, self.least) > 1.0
 
     def __str__(self) -> str:
         pairs = f"{self.pairs} pair{'s' * (self.pairs != 1)}"
         return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f}, {pairs})"
 
     def as_json(self) -> dict[str, Any]:
-        return {"median": self.median, "low": self.low, "high": self.high, "pairs": self.pairs}
+        return {name: getattr(self, name) for name in ("median", "low", "high", "least", "pairs")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +111,18 @@ def gain_of(search: Search, arm: Arm, against: Arm, *, only_final: bool = True) 
     if not ratios:
         return None
     low, median, high = quartiles(ratios)
-    return Gain(median, low, high, len(ratios))
+    return Gain(median, low, high, len(ratios), least_gain(search, arm, against))
+
+
+def least_gain(search: Search, arm: Arm, against: Arm) -> float:
+    """Return how many times as fast `arm` surely is, by the last rung; 0 where it was not in it."""
+    arms = [DEFAULT, *search.finalists]
+    if arm not in arms or against not in arms:
+        return 0.0
+    finals = [each.step_s for each in search.rounds if each.rung == FINAL]
+    table = [[step_s[each] for each in arms] for step_s in finals if set(arms) <= step_s.keys()]
+    pair = (arms.index(against), arms.index(arm))
+    return least_gains(table, [pair], comparisons=len(search.finalists))[0]
 
 
 def quartiles(numbers: Sequence[float]) -> tuple[float, float, float]:
@@ -132,18 +152,24 @@ def _without(arm: Arm, knob: str) -> Arm:
 
 
 def _simplest(arm: Arm, search: Search) -> Arm:
-    """Return the finalist with the fewest of an arm's choices that is not surely slower."""
-    parts = [part for part in search.finalists if set(part) < set(arm) and _is_sure(part, search)]
-    for part in sorted(parts, key=lambda part: (len(part), part)):
-        gain = gain_of(search, arm, part, only_final=False)
+    """Return the finalist with the fewest of an arm's choices that is not surely slower.
+
+    That such a part gains by itself need not be as sure: all of the arm does, and a choice which
+    adds nothing is not to stay because the rest of it had a bad trial.
+    """
+    parts = {
+        part: gain.median
+        for part in search.finalists
+        if set(part) < set(arm)
+        and (gain := gain_of(search, part, DEFAULT)) is not None
+        and gain.low > 1.0
+        and gain.median >= LEAST_GAIN
+    }
+    for part in sorted(parts, key=lambda part: (len(part), -parts[part])):
+        gain = gain_of(search, arm, part)
         if gain is not None and not gain.is_sure:
             return part
     return arm
-
-
-def _is_sure(arm: Arm, search: Search) -> bool:
-    gain = gain_of(search, arm, DEFAULT)
-    return gain is not None and gain.is_sure
 
 
 def _judge_knob(
@@ -172,6 +198,7 @@ def _judge_knob(
     elif gain.is_sure:
         why = "another set of choices was faster, and it adds nothing to that"
     else:
-        why = "within the spread" if gain.low <= 1.0 else f"gains less than {LEAST_GAIN - 1:.0%}"
+        why = "within the spread" if gain.low <= 1.0 else "may be chance"
+        why = why if gain.median >= LEAST_GAIN else f"gains less than {LEAST_GAIN - 1:.0%}"
         why = why if gain.pairs >= LEAST_PAIRS else "fell behind the others early"
     return Choice(knob=knob, value=value, taken=False, gain=gain, why=why)

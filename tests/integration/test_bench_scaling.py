@@ -105,12 +105,28 @@ def test_a_command_that_prints_its_rate(tmp_path, program):
     metric = ("--metric", r"throughput: ([\d.,]+)")
     done = bench(tmp_path, *arguments, *metric, "--usd-per-hour", "36", "--json", *program)
     assert done.returncode == 0, done.stderr
-    assert "USD: 36.00 an hour" in done.stderr
+    before = done.stderr.index("1 whole run of COMMAND, thrown away, at 36.00 USD")
+    assert before < done.stderr.index("calibrating: a run of np 1 on 1 node")
+    assert "2 trials of 1 case" in done.stderr
+    assert "USD, calibrating included: 36.00 an hour (as --usd-per-hour says" in done.stderr
     assert json.loads(done.stdout)
     plan, stored, _ = read_bench(tmp_path / "b")
     assert [each.metric for each in stored] == [(2000.5, 3000.5, 4000.5)] * 2
     assert [each.sample.step_time_s for each in stored] == [(), ()]
     assert (plan.timed_steps, plan.usd_per_hour["value"]) == (None, 36.0)
+
+    # One of them again, and one more.
+    arguments[3] = "3"
+    more = ("--usd-per-hour", "36", "--remeasure", "weak-np1-1node-2")
+    done = bench(tmp_path, *arguments, *metric, *more, *program)
+    assert done.returncode == 0, done.stderr
+    assert "2 trials of 1 case" in done.stderr
+    assert "calibrating" not in done.stderr
+    plan, again, _ = read_bench(tmp_path / "b")
+    assert (plan.repeats, again[0]) == (3, stored[0])
+    assert [each.repeat for each in again] == [0, 1, 2]
+    (dropped,) = (tmp_path / "b" / "dropped.jsonl").read_text().splitlines()
+    assert json.loads(dropped)["time_s"] == stored[1].time_s < again[1].time_s
 
 
 def test_a_trial_that_fails_is_named_and_nothing_is_lost(tmp_path, program):

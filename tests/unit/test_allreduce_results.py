@@ -117,6 +117,24 @@ def test_the_fit_finds_the_link_that_times_were_made_with():
     assert max(map(abs, fits["torch"].residuals)) < 1e-6
 
 
+def test_the_fit_is_in_what_is_kept(tmp_path):
+    result = a_result(*ring_points(20e-6, 12.5e9, 4), a_point(backend="horovod", n=4), n=4, nodes=4)
+    write_allreduce(tmp_path / "r.json", result)
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert set(record["fits"]) == {"torch"}  # one size of horovod is no fit
+    fit = record["fits"]["torch"]
+    assert fit["latency_s"] == pytest.approx(20e-6, rel=1e-6)
+    assert fit["bandwidth_bytes_per_s"] == pytest.approx(12.5e9, rel=1e-6)
+    assert fit["handshake_s"] == 0.0
+    assert [each["bytes"] for each in fit["residuals"]] == [4**power for power in range(1, 15)]
+    slow = replace(result.points[0], repeats_s=tuple(2 * t for t in result.points[0].repeats_s))
+    worse = a_result(slow, *result.points[1:], n=4, nodes=4).as_json()["fits"]["torch"]
+    # A size that takes twice as long as the fit says is off by half.
+    assert worse["residuals"][0]["residual"] == pytest.approx(-0.5, abs=0.1)
+    assert worse["error"] > 0.1
+    assert result_from_json(record) == result
+
+
 def test_too_few_sizes_or_ranks_have_no_fit():
     points = ring_points(1e-6, 1e9, 2)
     assert fit_links(a_result(*points[:2])) == {}

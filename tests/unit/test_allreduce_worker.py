@@ -78,10 +78,29 @@ def test_what_goes_wrong_in_an_all_reduce_is_found():
     assert pattern.count_wrong(blocks, seed) > 2000
 
 
-def test_sums_stay_exact_with_many_ranks():
-    largest = 250 * 67_000
-    assert largest < 1 << 24
-    assert np.float32(largest) == largest
+@pytest.mark.parametrize("size", [1000, 20_000])
+def test_sums_stay_exact_with_many_ranks(size):
+    """In fp32, rank after rank in either direction, and by halves as a tree sums."""
+    seed, numel = 9, 300
+    ranks = np.arange(size)[:, None]
+    given = ((np.arange(numel) + seed + 31 * ranks) % PERIOD).astype(np.float32)
+    own = np.empty(numel, np.float32)
+    Pattern(size - 1, size).fill(own, seed)
+    assert (own == given[-1]).all()
+    tree = given
+    while len(tree) > 1:
+        half = len(tree) // 2
+        tree = np.concatenate([tree[:half] + tree[half : 2 * half], tree[2 * half :]])
+    sums = (
+        np.cumsum(given, axis=0, dtype=np.float32)[-1],
+        np.cumsum(given[::-1], axis=0, dtype=np.float32)[-1],
+        tree[0],
+    )
+    for total in sums:
+        assert Pattern(0, size).count_wrong(total, seed) == 0
+        off_by_one = total.copy()
+        off_by_one[17] += 1  # as large as the sums are, one is not lost in them
+        assert Pattern(0, size).count_wrong(off_by_one, seed) == 1
 
 
 def test_every_element_of_every_timed_message_is_checked():

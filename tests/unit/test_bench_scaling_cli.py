@@ -65,6 +65,9 @@ def test_a_cluster_elsewhere_is_measured_from_its_head(refused, tmp_path):
         (["--np", "1", "--metric", "(", "--", "true"], "--metric: no regular expression"),
         (["--np", "1", "--name", "a", "--out", "b"], "--out and --name are both given"),
         (["--np", "1", "--name", "../a", "--", "true"], "../a"),
+        (["--np", "1", "--usd-per-hour", "nan"], "'--usd-per-hour': no number, got nan"),
+        (["--np", "1", "--usd-per-hour", "inf"], "'--usd-per-hour': no number, got inf"),
+        (["--np", "1", "--timeout", "nan"], "'--timeout': no number, got nan"),
         (["--np", "1", "--mode", "odd"], "Invalid value for '--mode'"),
     ],
 )

@@ -100,11 +100,51 @@ def test_another_measurement_is_not_mixed_in(tmp_path, now, words):
     assert "another cases" not in str(wrong.value)
 
 
+def test_repeats_can_be_raised_and_not_lowered(tmp_path):
+    made, shared = plan(repeats=2)
+    with open_bench(tmp_path, made, shared) as bench:
+        bench.append(stored(0))
+    more = plan(repeats=7)[0]
+    with open_bench(tmp_path, more, shared) as bench:
+        assert bench.plan == more
+        assert bench.samples == [stored(0)]
+    assert read_bench(tmp_path)[0] == more
+    both = plan({**ENVIRONMENT, "torch": "2.14.0"}, repeats=9)
+    with pytest.raises(PlanError, match="another torch"), open_bench(tmp_path, *both):
+        pass
+    assert read_bench(tmp_path)[0] == more
+    with pytest.raises(PlanError, match="another --repeats, got 2"), open_bench(tmp_path, made,
+                                                                               shared):  # fmt: skip
+        pass
+
+
 def test_a_changed_commit_is_warned_of():
     made = plan()[0]
     changed = dataclasses.replace(made, environment={**ENVIRONMENT, "commit": "bbb"})
     assert commit_warning(made, made) is None
     assert "aaa" in commit_warning(made, changed)
+
+
+def test_named_trials_are_measured_again_and_their_figures_kept_aside(tmp_path):
+    made, shared = plan()
+    other = "weak-fp32-np2-1node"
+    with open_bench(tmp_path, made, shared) as bench:
+        for each in (stored(0), stored(0, other), stored(1), stored(1, other)):
+            bench.append(each)
+        with pytest.raises(
+            PlanError, match=r"--remeasure: no finished trial in .*, got x; expected"
+        ):
+            bench.drop(["x"])
+        bench.drop(["weak-fp32-np1-1node-2"])
+        assert bench.samples == [stored(0), stored(0, other), stored(1, other)]
+        bench.drop([other])
+    assert read_bench(tmp_path)[1] == (stored(0),)
+    dropped = [json.loads(line) for line in (tmp_path / "dropped.jsonl").read_text().splitlines()]
+    assert [each["run"] for each in dropped] == [
+        "runs/weak-fp32-np1-1node-2",
+        f"runs/{other}-1",
+        f"runs/{other}-2",
+    ]
 
 
 def test_folders_that_are_something_else(tmp_path):
@@ -176,6 +216,13 @@ def test_a_metric_that_is_not_there(tmp_path, pattern, words):
     run = logs(tmp_path, "rate: fast\nzero 0\n")
     with pytest.raises(BenchError, match=words):
         read_metric(run, parse_metric(pattern), 0)
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-1"])
+def test_a_metric_that_is_no_rate_is_refused_with_a_next_step(tmp_path, rate):
+    run = logs(tmp_path, f"rate: 5\nrate: {rate}\n")
+    with pytest.raises(BenchError, match=r"finite rates above 0.*Correct what COMMAND prints"):
+        read_metric(run, parse_metric(r"rate: (\S+)"), 0)
 
 
 @pytest.mark.parametrize("text", ["(", "no group", "(a)(b)"])

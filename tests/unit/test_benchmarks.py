@@ -111,6 +111,18 @@ def test_the_exchange_is_of_118_mb(module):
     assert max(allreduce.CHUNKS) > 118e6 > min(allreduce.CHUNKS)
 
 
+def test_the_bar_stands_beside_what_it_does_not_hold_for(module):
+    """Unpinned threads and the long cycle of long steps are slower than the goals."""
+    allreduce = module("allreduce")
+    titles = [*allreduce.KINDS.values(), allreduce.PLAIN_C]
+    rows = allreduce.ratio_rows({title: [1.0, 2.0, 4.0] for title in titles})
+    for ours in (allreduce.OURS, allreduce.UNPINNED, allreduce.LONG_CYCLE):
+        for other in allreduce.GOALS:
+            (line,) = [each for each in rows if each.startswith(f"| {ours} / {other}")]
+            assert "| 1 | 1 to 1 |" in line
+            assert ("goal" in line) == (ours == allreduce.OURS)
+
+
 def test_medians_have_quartiles_and_ratios_go_pair_by_pair(module):
     measuring = module("measuring")
     values = {"ours": [1.0, 2.0, 4.0], "theirs": [2.0, 2.0, 12.0]}

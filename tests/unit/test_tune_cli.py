@@ -3,12 +3,14 @@
 import json
 import os
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import tiers
 from click.shell_completion import ShellComplete
 
 from hpctrain.cli import cli, main
+from hpctrain.tune.tuned_file import FIRST_WORDS, TUNING_WORDS
 
 Ended = namedtuple("Ended", "code out err")
 FOREIGN = ("OMPI_", "PMI", "NCCL_", "HPCTRAIN_", "OMP_", "HOROVOD_", "SLURM_", "PBS_")
@@ -45,6 +47,16 @@ def tune(place, capsys):
         return Ended(ended.value.code, *capsys.readouterr())
 
     return run
+
+
+def identity_here():
+    """Return what a tuning on this machine must have in common with another."""
+    from hpctrain.tune.asked import TuneAsked
+    from hpctrain.tune.request import prepare_tuning
+
+    asked = TuneAsked(folder=Path("new"), np=2, oversubscribe=True,
+                      overrides=("train.device=cpu",))  # fmt: skip
+    return prepare_tuning(asked, os.environ).identity["machine"]
 
 
 def test_a_dry_run_says_what_would_be_tried_and_why(tune):
@@ -87,6 +99,22 @@ def test_all_that_is_wrong_is_said_at_once(tune, place):
     assert (place / "tuned.toml").read_text() == "[train]\nsteps = 5\n"
 
 
+def test_what_another_tuning_found_is_not_written_over_silently(tune, place):
+    text = f"{FIRST_WORDS} on 2026-01-02\n{TUNING_WORDS}tunings/older\n"
+    (place / "tuned.toml").write_text(text)
+    words = (*SIZES, "--dry-run", "--dir")
+    done = tune(*words, place / "newer")
+    assert done.code == 2
+    assert "tuned.toml is what another tuning found, got tunings/older; expected a new" in done.err
+    assert tune(*words, place / "newer", "--force").code == 0
+    assert tune(*words, place / "newer", "--out", "other.toml").code == 0
+    # Its own file is there for a tuning that goes on.
+    (place / "tuned.toml").write_text(text.replace("tunings/older", "newer"))
+    assert tune(*words, place / "newer").code == 0
+    (place / "tuned.toml").write_text("mine\n")
+    assert tune(*words, place / "newer", "--force").code == 2
+
+
 def test_what_does_not_apply_is_refused_with_the_reason(tune):
     done = tune(*SIZES, "--only", "NCCL_ALGO,comm.bucket_mb", "--dry-run")
     assert done.code == 2
@@ -106,16 +134,46 @@ def test_another_tunings_directory_is_refused(tune, place):
     settings = {"train.device": "cpu", "launch.np": 2, "optim.lr": 0.5}
     asked = {"host_list": None, "cluster": None, "only": [], "seed": 3, "oversubscribe": True,
              "allow_lossy": False}  # fmt: skip
-    record = {"schema": 1, "asked": asked, "settings": settings}
+    record = {"schema": 2, "asked": asked, "settings": settings, "machine": {}, "commit": "x"}
     (folder / "tune.json").write_text(json.dumps(record))
     done = tune(*SIZES, "--dir", folder, "--seed", "4")
     assert done.code == 2
     assert "optim.lr is None here; expected 0.5" in done.err
     assert "--seed is 4 here; expected 3" in done.err
+    record |= {"machine": identity_here()}
+    (folder / "tune.json").write_text(json.dumps(record))
     (folder / "base.toml").write_text('[train]\ndevice = "cpu"\n[optim]\nlr = 0.5\n'
                                       "[launch]\nnp = 2\n")  # fmt: skip
     again = tune("--dir", folder, "--dry-run")  # names no job: goes on with what is there
     assert again.code == 0, again.err
+    assert "the tuning began at commit x and goes on at" in again.err
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("torch", "1.0"), ("horovod", "0.1"), ("mpi", "openmpi4 4.1.8"), ("python", "3.9.0"),
+        ("hosts", "localhost:1"), ("hardware of localhost", "Another CPU, 64 cores"),
+    ],
+)  # fmt: skip
+def test_times_of_another_machine_or_version_are_not_mixed_in(tune, place, name, other):
+    folder = place / "work"
+    folder.mkdir()
+    asked = {"host_list": None, "cluster": None, "only": [], "seed": 0, "oversubscribe": True,
+             "allow_lossy": False}  # fmt: skip
+    here = identity_here()
+    assert name in here
+    record = {"schema": 2, "asked": asked, "settings": {"train.device": "cpu", "launch.np": 2},
+              "commit": "x"}  # fmt: skip
+    (folder / "tune.json").write_text(json.dumps({**record, "machine": {**here, name: other}}))
+    done = tune(*SIZES, "--dir", folder, "--dry-run")
+    assert done.code == 2
+    assert f"other versions, {name} is {here[name]!r} here; expected {other!r}" in done.err
+    # Of a host that was never asked nothing is known to differ.
+    (folder / "tune.json").write_text(
+        json.dumps({**record, "machine": {**here, "hardware of localhost": None}})
+    )
+    assert tune(*SIZES, "--dir", folder, "--dry-run").code == 0
 
 
 def test_names_are_completed():

@@ -1,18 +1,23 @@
 """tuned.toml: what it says is what was found, and `hpctrain run --config` takes it."""
 
 import json
+import os
+from dataclasses import replace
 
 import pytest
 
 from hpctrain.config import Config, as_tables, load_config, parse_config
 from hpctrain.errors import BenchError
+from hpctrain.tune.asked import TuneAsked
 from hpctrain.tune.knobs import TuneFacts
 from hpctrain.tune.plan import MIB, plan_knobs
+from hpctrain.tune.run import write_tuned
 from hpctrain.tune.search import Ask, Measured
 from hpctrain.tune.store import TuneStore, read_asked, read_trials
 from hpctrain.tune.tuned_file import (
     FIRST_WORDS,
     given_tables,
+    name_tuning,
     render_tables,
     render_tuned,
     with_settings,
@@ -125,6 +130,35 @@ def test_settings_are_put_into_a_copy():
     assert tables == {"launch": {"env": {"A": "1"}}}
 
 
+def test_a_file_names_its_tuning_and_is_written_whole_by_that_one_alone(
+    tmp_path, users, monkeypatch
+):
+    mine, out = TuneAsked(folder=tmp_path / "mine", out=tmp_path / "tuned.toml"), "tuned.toml"
+    (tmp_path / "mine").mkdir()
+
+    def text_of(asked):
+        return render_tuned(given_tables(users), knobs(), verdict(), MACHINE, np=2,
+                            tuning=name_tuning(asked.out, asked.folder))  # fmt: skip
+
+    write_tuned(mine, text_of(mine))
+    assert "# Work directory: mine" in (tmp_path / out).read_text().splitlines()
+    write_tuned(mine, text_of(mine))  # it went on, and writes its own file again
+    other = replace(mine, folder=tmp_path / "other")
+    other.folder.mkdir()
+    with pytest.raises(BenchError, match=r"another tuning found, got mine.*other/tuned\.toml"):
+        write_tuned(other, text_of(other))
+    assert (tmp_path / out).read_text() == text_of(mine)
+    assert (tmp_path / "other" / out).read_text() == text_of(other)
+
+    def no_disk(descriptor):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", no_disk)
+    with pytest.raises(OSError, match="no space"):
+        write_tuned(replace(other, force=True), text_of(other))
+    assert (tmp_path / out).read_text() == text_of(mine)
+
+
 # -- the work directory ----------------------------------------------------------------------------
 
 
@@ -158,7 +192,7 @@ def test_one_process_at_a_time(tmp_path):
 def test_a_directory_of_another_version_is_refused(tmp_path):
     assert read_asked(tmp_path) is None
     (tmp_path / "tune.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(BenchError, match=r"got schema 99; expected 1"):
+    with pytest.raises(BenchError, match=r"got schema 99; expected 2"):
         read_asked(tmp_path)
     (tmp_path / "tune.json").write_text("{")
     with pytest.raises(BenchError, match="not JSON"):

@@ -100,13 +100,14 @@ class AllreduceResult:
         return tuple((p.bytes_, p.median_s) for p in sorted(mine, key=lambda p: p.bytes_))
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it, and for readers the bandwidths beside the times."""
+        """Return all of it, and for readers the bandwidths beside the times, and the fits."""
         record = asdict(self) | {"schema": SCHEMA, "environment": dict(self.environment)}
         for written, point in zip(record["points"], self.points, strict=True):
             written["bytes"] = written.pop("bytes_")
             written |= {name: getattr(point, name) for name in _DERIVED}
         for written in record["skipped"]:
             written["bytes"] = written.pop("bytes_")
+        record["fits"] = {backend: fit_as_json(fit) for backend, fit in fit_links(self).items()}
         return record
 
 
@@ -213,6 +214,25 @@ def fit_links(result: AllreduceResult) -> dict[str, LinkFit]:
             algorithm = find_algorithm(result, backend)
             fits[backend] = fit_allreduce(curve, result.n, algorithm, name=backend)
     return fits
+
+
+def fit_as_json(fit: LinkFit) -> dict[str, Any]:
+    """Return a fit for readers: latencies (s), bandwidth one way (bytes/s), and each residual.
+
+    A residual is (fit - measured) / measured; ``error`` is their root mean square.
+    """
+    residuals = [
+        {"bytes": bytes_, "measured_s": seconds, "residual": residual}
+        for (bytes_, seconds), residual in zip(fit.points, fit.residuals, strict=True)
+    ]
+    return {
+        "latency_s": fit.link.latency_s,
+        "handshake_s": fit.link.handshake_s,
+        "bandwidth_bytes_per_s": fit.link.bandwidth_bytes_per_s,
+        "error": fit.link.error,
+        "source": fit.link.source,
+        "residuals": residuals,
+    }
 
 
 def find_algorithm(result: AllreduceResult, backend: str) -> str:

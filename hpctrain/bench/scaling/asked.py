@@ -32,6 +32,7 @@ class BenchAsked:
         timed_steps: None for TIMED_STEPS.
         out: the folder; None for one of `name` in FOLDER.
         timeout_s: a trial that takes longer is an error.
+        remeasure: names of trials, or cases, that are measured again.
     """
 
     run: Asked
@@ -48,6 +49,7 @@ class BenchAsked:
     out: Path | None = None
     name: str | None = None
     timeout_s: float = 1800.0
+    remeasure: tuple[str, ...] = ()
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hpctrain.bench.environment import BUSY_LOAD, probe_load
-from hpctrain.bench.samples import read_sample
 from hpctrain.bench.scaling.allreduces import ALLREDUCE_BUDGET_S, measure_allreduce
 from hpctrain.bench.scaling.cases import Case, StoredSample, read_allreduces
-from hpctrain.bench.scaling.metric import read_metric, read_sample_with_metric
+from hpctrain.bench.scaling.finished import read_trial, render_rate
 from hpctrain.bench.scaling.plan import allreduce_placements, plan_order
 from hpctrain.bench.scaling.progress import BenchConsole
 from hpctrain.bench.scaling.request import RUNS, Bench
@@ -19,6 +18,7 @@ from hpctrain.bench.scaling.store import BenchFolder, commit_warning, open_bench
 from hpctrain.bench.scaling.timing import (
     Calibration,
     calibrate,
+    calibrate_from_stored,
     cost_usd,
     estimate_trial_s,
     remaining_s,
@@ -30,7 +30,7 @@ from hpctrain.bench.scaling.trials import (
     plan_measured_trial,
 )
 from hpctrain.bench.trial import Trial, run_trial
-from hpctrain.errors import HpctrainError, RunDirectoryError
+from hpctrain.errors import BenchError, HpctrainError, RunDirectoryError
 from hpctrain.rundir import check_removable
 
 END_OF_RUN_S = 30.0  # that a killed bench's last run may take to end its ranks
@@ -49,6 +49,8 @@ def run_bench(bench: Bench, console: BenchConsole) -> list[str]:
     with open_bench(bench.folder, bench.plan, bench.config) as folder:
         for warning in bench.warnings:
             console.warn(warning)
+        if bench.remeasure:
+            folder.drop(bench.remeasure)
         if folder.went_on and (warning := commit_warning(folder.plan, bench.plan)):
             console.warn(warning)
         return Measurement(bench, folder, console).run()
@@ -70,13 +72,15 @@ class Measurement:
         for sample in folder.samples:
             self.walls_s.setdefault(sample.case, []).append(sample.wall_s)
         self.estimates_s: dict[str, float] = {}
+        self.calibrating_s = 0.0
 
     def run(self) -> list[str]:
         """Calibrate, announce, measure; return what is wrong with all-reduces."""
         if not self.left:
             self.console.say(f"{self.folder.path}: all is measured already")
             return []
-        self._estimate(self._calibrate())
+        self._announce_calibration()
+        self._estimate(self._calibrations_of_stored() or self._calibrate())
         self._announce()
         with self.console.bar(len(self.left), self._remaining_s):
             for case, repeat in self.trials:
@@ -87,21 +91,70 @@ class Measurement:
                 for problem in self._measure_allreduce(placement, case)
             ]
 
+    def _calibrations_of_stored(self) -> list[Calibration]:
+        """Return what finished trials say: a bench that goes on throws no further run away."""
+        found = {}
+        cases = {case.key: case for case in self.folder.plan.cases}
+        for stored in self.folder.samples:
+            if (case := cases.get(stored.case)) is None:
+                continue  # the report names it
+            steps = () if self.bench.program else stored.sample.step_time_s
+            found[case.np] = calibrate_from_stored(
+                case.np, stored.wall_s, steps, self.folder.plan.warmup_steps
+            )
+        sizes = sorted(found)
+        return [found[np] for np in dict.fromkeys((*sizes[:1], *sizes[-1:]))]
+
+    def _announce_calibration(self) -> None:
+        """Say what calibrating costs while it can still be stopped: nobody knows how long yet."""
+        plan = self.folder.plan
+        if self.folder.samples or not self.bench.program:
+            return
+        runs = _count(len(calibration_cases(plan.cases)), "whole run")
+        price = plan.usd_per_hour
+        cost = f", at {price['value']:.2f} USD an hour ({price['what']})" if price else ""
+        self.console.say(
+            f"calibrating takes {runs} of COMMAND, thrown away{cost}; how long "
+            "everything takes is known then"
+        )
+
     def _calibrate(self) -> list[Calibration]:
         """Run short trials; they also bring files into memory, and are thrown away."""
         found = []
         for case in calibration_cases(self.folder.plan.cases):
             trial = plan_calibration_trial(self.bench, case)
-            text = f"calibrating: a short trial of np {case.np} on {_count(case.nodes, 'node')}"
+            what = "a run" if self.bench.program else "a short trial"
+            text = f"calibrating: {what} of np {case.np} on {_count(case.nodes, 'node')}"
             with self.console.working(text):
                 wall_s = self._run(trial)
+            self.calibrating_s += wall_s
             steps: tuple[float, ...] = ()
             if self.bench.program:  # is there anything to read at all?
-                read_trial(self.bench, case, 0, trial.run_path, 0.0, wall_s)
+                stored = read_trial(self.bench, case, 0, trial.run_path, 0.0, wall_s)
             else:
-                steps = read_sample(trial.run_path, 0).step_time_s
+                short = replace(self.bench, plan=replace(self.folder.plan, warmup_steps=0))
+                stored = read_trial(short, case, 0, trial.run_path, 0.0, wall_s)
+                steps = stored.sample.step_time_s
+            self._refuse_implausible(stored)
             found.append(calibrate(case.np, wall_s, steps))
         return found
+
+    def _refuse_implausible(self, stored: StoredSample) -> None:
+        """Hold a trial against the report's gate while it can still be measured again.
+
+        Raises:
+            BenchError: what cannot be; the trial is not kept.
+        """
+        from hpctrain.bench.report.gate import check_trials
+
+        try:
+            check_trials(self.folder.path, self.folder.plan, [stored])
+        except BenchError as refused:
+            raise BenchError(
+                *refused.messages,
+                "this trial was not kept: once its cause is found, the same command with --out "
+                f"{self.folder.path} measures it again.",
+            ) from refused
 
     def _estimate(self, calibrations: Sequence[Calibration]) -> None:
         plan = self.folder.plan
@@ -132,10 +185,14 @@ class Measurement:
         words = [f"{_count(len(self.trials), 'trial')} of {_count(len(each), 'case')}, {span} each"]
         words += [_count(len(self.allreduces), "all-reduce sweep")] if self.allreduces else []
         console.say(f"{', '.join(words)}: about {render_duration(total_s)} in all")
+        if self.calibrating_s:
+            console.say(f"calibrating took {render_duration(self.calibrating_s)} before that")
         if plan.usd_per_hour is not None:
             price = plan.usd_per_hour
+            usd = cost_usd(total_s + self.calibrating_s, price["value"])
+            and_that = ", calibrating included" if self.calibrating_s else ""
             console.say(
-                f"costs about {cost_usd(total_s, price['value']):.2f} USD: {price['value']:.2f} an "
+                f"costs about {usd:.2f} USD{and_that}: {price['value']:.2f} an "
                 f"hour ({price['what']}, as of {price['as_of']}), as long as the cluster runs"
             )
 
@@ -145,6 +202,7 @@ class Measurement:
         load_before = probe_load()
         wall_s = self._run(trial)
         stored = read_trial(self.bench, case, repeat, trial.run_path, load_before, wall_s)
+        self._refuse_implausible(stored)
         self.folder.append(stored)
         self.left.remove(case.key)
         self.walls_s.setdefault(case.key, []).append(wall_s)
@@ -175,36 +233,6 @@ class Measurement:
 
     def _remaining_s(self) -> float:
         return remaining_s(tuple(self.left), self.walls_s, self.estimates_s)
-
-
-def read_trial(
-    bench: Bench, case: Case, repeat: int, run_path: Path, load_before: float, wall_s: float
-) -> StoredSample:
-    """Return what a finished trial measured.
-
-    Raises:
-        BenchError: it reported no step, or no rate where one was to be read.
-    """
-    warmup, metric = bench.plan.warmup_steps, None
-    if bench.metric is not None:
-        metric = read_metric(run_path, bench.metric, warmup)
-        sample = read_sample_with_metric(run_path, warmup)
-    else:
-        sample = read_sample(run_path, warmup)
-    return StoredSample(
-        case=case.key, repeat=repeat, load_before=load_before, sample=sample, metric=metric,
-        time_s=time.time(), run=str(run_path.relative_to(bench.folder)), wall_s=wall_s,
-    )  # fmt: skip
-
-
-def render_rate(stored: StoredSample) -> str:
-    """Return a trial's rate for a person: a median."""
-    if stored.metric is not None:
-        return f"{statistics.median(stored.metric):.6g} by --metric"
-    step_s = statistics.median(stored.sample.step_time_s)
-    tokens = stored.sample.tokens_per_step
-    rate = f", {tokens / step_s:,.0f} tokens/s" if tokens else ""
-    return f"{step_s:.4g} s a step{rate}"
 
 
 def wait_for_end(run_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -65,10 +66,11 @@ def read_metric(run_path: Path, pattern: re.Pattern[str], warmup: int) -> tuple[
         if values:
             break
     timed = values[warmup:]
-    if not timed or min(timed) <= 0:
+    if not timed or not all(math.isfinite(value) and value > 0 for value in timed):
         raise BenchError(
             f"{run_path / 'logs'}: --metric {pattern.pattern!r} found {values}, {warmup} of them "
-            "warm-up; expected rates above 0 in the output of a rank."
+            "warm-up; expected finite rates above 0 in the output of a rank. Correct what COMMAND "
+            "prints, or the pattern (then with another --out)."
         )
     return tuple(timed)
 

@@ -55,6 +55,7 @@ class Bench:
         config: what all cases share.
         hosts: by name, with what ssh must know of them.
         notes: what was decided, in words.
+        remeasure: trials, or cases, whose earlier figures do not count.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class Bench:
     timeout_s: float
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    remeasure: tuple[str, ...] = ()
 
 
 def prepare_bench(asked: BenchAsked, environ: Mapping[str, str]) -> Bench:
@@ -104,6 +106,7 @@ def prepare_bench(asked: BenchAsked, environ: Mapping[str, str]) -> Bench:
         hosts={host.name: host for host in hosts}, ssh_config=_ssh_config(prepared),
         oversubscribe=asked.run.oversubscribe, allreduce=asked.allreduce, metric=metric,
         timeout_s=asked.timeout_s, warnings=tuple(warnings), notes=notes,
+        remeasure=asked.remeasure,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hpctrain.config import Config, dump_toml
 from hpctrain.errors import BenchError, PlanError, raise_all
 
 LOCK_FILE = ".lock"
+DROPPED_FILE = "dropped.jsonl"  # of --remeasure
 # Measurements on other machines or with other libraries are not put together.
 SAME = ("cpu", "cores", "python", "hpctrain", "mpi", "torch", "horovod")
 
@@ -43,12 +45,33 @@ class BenchFolder:
 
     def append(self, sample: StoredSample) -> None:
         """Add a finished trial; when this returns, no crash takes it away."""
-        line = json.dumps(sample.as_json(), separators=(",", ":")).encode() + b"\n"
-        with open(self.path / SAMPLES_FILE, "ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        _append(self.path / SAMPLES_FILE, [sample])
         self.samples.append(sample)
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Take trials out, so that they are measured again; what they were goes into DROPPED_FILE.
+
+        Args:
+            names: of runs (``weak-np2-1node-3``), or of cases, for all trials of each.
+
+        Raises:
+            PlanError: a name is neither.
+        """
+        known = {sample.case for sample in self.samples} | set(map(_run_name, self.samples))
+        raise_all(
+            PlanError,
+            [
+                f"--remeasure: no finished trial in {self.path}, got {name}; expected some of "
+                f"{', '.join(sorted(known)) or 'none'}."
+                for name in names
+                if name not in known
+            ],
+        )
+        dropped = [each for each in self.samples if {each.case, _run_name(each)} & set(names)]
+        _append(self.path / DROPPED_FILE, dropped)
+        self.samples = [each for each in self.samples if each not in dropped]
+        text = b"".join(map(_line, self.samples)).decode()
+        _write_whole(self.path / SAMPLES_FILE, text)
 
     def write_allreduces(self, placements: Mapping[str, Mapping[str, Any]]) -> None:
         """Write what all-reduces measured, by placement."""
@@ -75,14 +98,26 @@ def open_bench(path: Path, plan: BenchPlan, config: Config) -> Iterator[BenchFol
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
         if (path / PLAN_FILE).exists():
-            before = read_plan(path)
+            before = with_more_repeats(read_plan(path), plan)
             raise_all(PlanError, describe_differences(path, before, plan))
+            _write_whole(path / PLAN_FILE, _plan_text(before))
             plan = before
         else:
             _write_whole(path / CONFIG_FILE, dump_toml(config))
-            _write_whole(path / PLAN_FILE, json.dumps(plan.as_json(), indent=1) + "\n")
+            _write_whole(path / PLAN_FILE, _plan_text(plan))
         _cut_half_line(path / SAMPLES_FILE)
         yield BenchFolder(path, plan, read_samples(path))
+
+
+def with_more_repeats(before: BenchPlan, now: BenchPlan) -> BenchPlan:
+    """Return the plan that is gone on with, with as many repeats as are asked for now; pure.
+
+    Fewer than before would leave measured trials out, so they stay a difference.
+    """
+    if now.repeats <= before.repeats:
+        return before
+    options = {**before.asked["options"], "--repeats": now.repeats}
+    return replace(before, repeats=now.repeats, asked={**before.asked, "options": options})
 
 
 def describe_differences(path: Path, before: BenchPlan, now: BenchPlan) -> list[str]:
@@ -134,6 +169,10 @@ def _holds_other_files(path: Path) -> bool:
     return not names <= {LOCK_FILE, CONFIG_FILE, *map(_draft_name, (CONFIG_FILE, PLAN_FILE))}
 
 
+def _plan_text(plan: BenchPlan) -> str:
+    return json.dumps(plan.as_json(), indent=1) + "\n"
+
+
 def _draft_name(name: str) -> str:
     return f".{name}.tmp"
 
@@ -160,6 +199,21 @@ def _cut_half_line(path: Path) -> None:
     with open(path, "rb+") as file:
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)
+
+
+def _run_name(sample: StoredSample) -> str:
+    return Path(sample.run).name
+
+
+def _line(sample: StoredSample) -> bytes:
+    return json.dumps(sample.as_json(), separators=(",", ":")).encode() + b"\n"
+
+
+def _append(path: Path, samples: Sequence[StoredSample]) -> None:
+    with open(path, "ab") as file:
+        file.write(b"".join(map(_line, samples)))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write_whole(path: Path, text: str) -> None:

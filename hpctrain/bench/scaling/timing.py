@@ -36,6 +36,22 @@ def calibrate(np: int, wall_s: float, step_time_s: Sequence[float]) -> Calibrati
     return Calibration(np=np, base_s=max(0.0, wall_s - len(step_time_s) * step_s), step_s=step_s)
 
 
+def calibrate_from_stored(
+    np: int, wall_s: float, step_time_s: Sequence[float], warmup_steps: int
+) -> Calibration:
+    """Return what a measured trial says of others of its size, for a bench that goes on.
+
+    Args:
+        step_time_s: of its timed steps; empty where a COMMAND decides how long it runs.
+
+    >>> calibrate_from_stored(2, 5.0, [0.5, 0.5], warmup_steps=2)
+    Calibration(np=2, base_s=3.0, step_s=0.5)
+    """
+    step_s = statistics.median(step_time_s) if step_time_s else 0.0
+    steps = len(step_time_s) + (warmup_steps if step_time_s else 0)
+    return Calibration(np=np, base_s=max(0.0, wall_s - steps * step_s), step_s=step_s)
+
+
 def estimate_trial_s(np: int, steps: int, calibrations: Sequence[Calibration]) -> float:
     """Return what a trial will take (s); between two sizes, on the line through them.
 
