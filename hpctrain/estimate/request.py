@@ -10,7 +10,8 @@ from hpctrain.config import Config
 from hpctrain.errors import ConfigError
 from hpctrain.estimate.asked import Asked, Errors, read_config, read_job
 from hpctrain.estimate.gpus import Gpu, find_gpu
-from hpctrain.estimate.mfu import MfuFigure, choose_mfu, require_mfu
+from hpctrain.estimate.measured import Wanted, choose_mfu
+from hpctrain.estimate.mfu import MfuFigure, require_mfu
 from hpctrain.estimate.model import cost_model
 from hpctrain.estimate.nodes import NodeKind, find_node_kind, plan_cluster
 from hpctrain.estimate.plan import DEFAULT_STORAGE_BYTES_PER_S, Assumptions
@@ -118,7 +119,11 @@ def read_assumptions(asked: Asked, job: Job, gpu: Gpu, prices: dict[str, Any]) -
     params = cost_model(job.size).params
     figure = MfuFigure(value=given or 1.0, kind="given", source="--mfu", recomputed=True)
     if asked.mfu is None and not errors.messages:
-        found = choose_mfu(gpu, params, job.precision, asked.runs_dir)
+        wanted = Wanted(
+            gpu=gpu, params=params, precision=job.precision, seq_len=job.size.seq_len,
+            compiled=job.compiled,
+        )  # fmt: skip
+        found = choose_mfu(wanted, asked.runs_dir)
         figure = errors.attempt(require_mfu, gpu, params, job.precision, found) or figure
     errors.raise_all()
     return Assumptions(

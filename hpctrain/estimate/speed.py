@@ -26,8 +26,6 @@ from hpctrain.train.presets import ModelSize
 # Forward is a third of the FLOPs (2·N of 6·N); blocks that are computed again add that third.
 FORWARD_SHARE = 1 / 3
 RECOMPUTING = 4 / 3
-# Relative uncertainty of the computing, by where the MFU comes from; the efficiency's band has it.
-MFU_ERRORS = {"given": 0.05, "measured": 0.05, "published": 0.10}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +72,7 @@ class Job:
     sharded: bool
     compression: str
     bucket_mb: float
+    compiled: bool = False
 
     def sequences_per_rank(self, gpus: int) -> int:
         """Return the most that a rank has in a step.
@@ -135,7 +134,7 @@ def job_of(config: Config, size: ModelSize, tokens: int, default_rank_sequences:
         rank_sequences=train.batch_size_per_rank or default_rank_sequences,
         accum=train.grad_accum_steps, recomputes=train.activation_checkpointing,
         sharded=config.optim.sharded, compression=config.comm.compression,
-        bucket_mb=config.comm.bucket_mb,
+        bucket_mb=config.comm.bucket_mb, compiled=train.compile,
     )  # fmt: skip
 
 
@@ -183,7 +182,7 @@ def model_step(job: Job, cluster: Cluster, mfu: MfuFigure) -> StepModel:
         optimizer_s=0.0,  # inside the MFU
         buckets=plan_transformer_buckets(job.size, job.bucket_mb, WIRE_FACTORS[job.compression]),
         jitter_cv=ASSUMED_JITTER, accum=accum, cycle_s=HOROVOD_CYCLE_S, negotiates=True,
-        error=MFU_ERRORS[mfu.kind], source=f"MFU {mfu.value:.0%}, {mfu.kind}",
+        error=mfu.error, source=f"MFU {mfu.value:.0%}, {mfu.kind}",
     )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from hpctrain.estimate.asked import Asked
 from hpctrain.estimate.goodput import FAILURE_GPU_HOURS, plan_checkpoints
 from hpctrain.estimate.gpus import find_gpu, gpu_names, read_gpus
 from hpctrain.estimate.load import RankLoad
+from hpctrain.estimate.measured import Wanted, choose_mfu
 from hpctrain.estimate.memory import estimate_memory
-from hpctrain.estimate.mfu import MfuFigure, choose_mfu, find_published
+from hpctrain.estimate.mfu import MfuFigure, find_published
 from hpctrain.estimate.money import find_offers
 from hpctrain.estimate.nodes import find_node_kind, node_kind_names, plan_cluster
 from hpctrain.estimate.plan import Assumptions, plan_estimate
@@ -191,6 +192,36 @@ def test_published_figures_are_met_exactly_and_interpolated_between():
     assert find_published(find_gpu("b200"), 1_315_950_592, "bf16") is None
 
 
+def test_beyond_the_published_sizes_no_figure_is_better_than_the_published_ones():
+    h100, a100 = find_gpu("h100"), find_gpu("a100-80gb")
+    # 13B without activation checkpointing: lower than 7B on either.
+    assert find_published(h100, 12_853_954_560, "bf16").value == pytest.approx(0.3979)
+    assert find_published(a100, 12_853_954_560, "bf16").value == pytest.approx(0.5957)
+    larger = find_published(h100, 20_000_000_000, "bf16")
+    assert larger.value == pytest.approx(0.3979)
+    assert larger.far
+    assert "none so large" in larger.source
+    smaller = find_published(h100, 400_000_000, "bf16")
+    assert smaller.value < 0.3789
+    assert smaller.far
+    assert "none so small" in smaller.source
+
+
+def test_the_line_says_what_a_published_figure_was_published_for():
+    a100 = find_gpu("a100-80gb")
+    short = find_published(a100, 758_897_664, "bf16", 1024)
+    assert short.value == pytest.approx(0.4776)
+    assert "1024 tokens a sequence" in short.source
+    other = find_published(a100, 1_315_950_592, "bf16", 2500)
+    assert "2048 tokens a sequence, not 2500 as here" in other.source
+    assert other.far
+    assert other.error > find_published(a100, 1_315_950_592, "bf16").error
+    h100 = find_published(find_gpu("h100"), 760_470_528, "bf16")
+    assert "on 16 GPU(s) 37.9%, their exchange included" in h100.source
+    assert "pure bf16" in find_published(find_gpu("a100-40gb"), 760_470_528, "bf16").source
+    assert "mixed" in h100.source
+
+
 def test_llama_3_failures():
     assert round(FAILURE_GPU_HOURS) == 50677
     plan = plan_checkpoints(1e12, 16384, to_host_bytes_per_s=48e9, storage_bytes_per_s=1e11)
@@ -259,7 +290,10 @@ def test_offers_are_machines_of_the_size_that_was_asked():
 
 
 def test_an_unknown_precision_of_a_gpu_and_runs_that_are_not_there(tmp_path):
-    assert choose_mfu(find_gpu("l4"), 1_300_000_000, "bf16", tmp_path / "none") is None
+    wanted = Wanted(
+        gpu=find_gpu("l4"), params=1_300_000_000, precision="bf16", seq_len=2048, compiled=False
+    )
+    assert choose_mfu(wanted, tmp_path / "none") is None
     asked = Asked(model="xlarge", tokens="1B", gpu="v100", gpus=8)
     request = resolve_request(asked)
     assert request.job.precision == "fp16"
