@@ -48,7 +48,8 @@ Examples:
   hpctrain estimate --model xlarge --tokens 100B --deadline 2d --what-if
 
 \b
-Exit codes: 0 the plan holds; 1 memory, deadline, budget, rate or efficiency does not; 2 usage.
+Exit codes: 0 the plan holds by what is expected, 1 it does not, 2 usage. A goal within the band of
+what is uncertain says "holds only if", with the odds; --json has then certain: false.
 """,
 )
 @click.option(
@@ -172,11 +173,12 @@ def command(what_if: bool, as_json: bool, **options: Any) -> int:
 
 def _estimate(asked: Asked, *, as_json: bool) -> int:
     from hpctrain.estimate import show
+    from hpctrain.estimate.accumulation import find_accumulation
     from hpctrain.estimate.notes import notes_on
     from hpctrain.estimate.plan import plan_estimate
     from hpctrain.estimate.request import resolve_request
     from hpctrain.estimate.smallest import advise_cluster, meets
-    from hpctrain.estimate.verdict import judge
+    from hpctrain.estimate.verdict import GOOD_EFFICIENCY, judge
 
     request = resolve_request(asked)
     estimate = plan_estimate(request.job, request.cluster, request.assumptions)
@@ -186,7 +188,9 @@ def _estimate(asked: Asked, *, as_json: bool) -> int:
     for_size = replace(request.goals, efficiency=None)
     advice = [] if meets(estimate, for_size) else [advise_cluster(estimate, request.goals)]
     if as_json:
-        click.echo(show.render_json(estimate, verdicts, advice, notes))
+        wanted = request.goals.efficiency or GOOD_EFFICIENCY
+        named = find_accumulation(estimate, wanted) if wanted < 1 else None
+        click.echo(show.render_json(estimate, verdicts, advice, notes, named))
     else:
         show.print_estimate(estimate, verdicts, advice, notes)
     return 0 if all(verdict.holds for verdict in verdicts) else 1

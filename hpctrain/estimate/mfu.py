@@ -139,7 +139,8 @@ def _interpolate(rows: list[list[float]], params: int) -> tuple[float, str]:
 def _beyond(rows: list[list[float]], params: int) -> tuple[float, str]:
     if params > rows[-1][0]:
         lowest = min(rows[-2:], key=lambda row: row[1])
-        return lowest[1], f"none so large, the lower of the two largest: {_row_words(lowest)}"
+        which = "the only one" if len(rows) == 1 else "the lower of the two largest"
+        return lowest[1], f"none so large, {which}: {_row_words(lowest)}"
     if len(rows) == 1:
         return rows[0][1], f"none so small, the only one is {_row_words(rows[0])}"
     (size, mfu, _), (next_size, next_mfu, _) = rows[:2]

@@ -129,6 +129,7 @@ def read_assumptions(asked: Asked, job: Job, gpu: Gpu, prices: dict[str, Any]) -
     return Assumptions(
         mfu=figure, prices=prices, usd_per_gpu_hour=usd, storage_bytes_per_s=storage,
         chooses_accum=chooses_accum(asked),
+        chooses_shape=asked.gpus_per_node is None and asked.instance is None,
     )  # fmt: skip
 
 
