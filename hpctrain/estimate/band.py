@@ -48,6 +48,10 @@ class Range:
             low=self.low * factor, expected=self.expected * factor, high=self.high * factor
         )
 
+    def at(self, value: float) -> Range:
+        """Return a range of one value."""
+        return Range(low=value, expected=value, high=value)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Band:
@@ -82,8 +86,8 @@ def find_band(estimate: Estimate) -> Band:
     hours = expected_s.times(estimate.cluster.gpus / 3600)
     usd = None
     if estimate.usd is not None:
-        a_gpu_hour = estimate.usd / estimate.gpu_hours if share else float("inf")
-        usd = hours.times(a_gpu_hour)
+        never = 0.0 if estimate.usd == 0 else float("inf")
+        usd = hours.times(estimate.usd / estimate.gpu_hours) if share else hours.at(never)
     return Band(
         mfu=Range(
             low=mfu.value * (1 - mfu.error), expected=mfu.value,

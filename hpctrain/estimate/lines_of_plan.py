@@ -60,8 +60,8 @@ def describe_money(estimate: Estimate, band: Band) -> Iterator[Line]:
     own = estimate.assumptions.usd_per_gpu_hour
     if own is not None:
         yield Line(
-            group="money", key="own_usd", name="your price", value=own * estimate.gpu_hours,
-            text=render_usd(own * estimate.gpu_hours),
+            group="money", key="own_usd", name="your price", value=estimate.usd,
+            text=render_usd(estimate.usd or 0.0),
             source=f"{render_usd(own)} a GPU-hour, given",
         )  # fmt: skip
     if estimate.offer is None:

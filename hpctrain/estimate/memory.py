@@ -11,7 +11,7 @@ RESERVE_BYTES), the savings and copies of torch.compile, and another exchange th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpctrain.estimate.load import FP32, RankLoad
 from hpctrain.estimate.moments import Live, block_activation_bytes, live_moments
@@ -75,6 +75,28 @@ def estimate_memory(size: ModelSize, load: RankLoad) -> MemoryEstimate:
     moment, live = max(live_moments(size, load).items(), key=lambda each: each[1].total)
     parts = (*_fixed_parts(size, load), *_live_parts(size, load, live))
     return MemoryEstimate(parts=tuple(part for part in parts if part.size_bytes), moment=moment)
+
+
+def largest_micro_batch(
+    size: ModelSize, load: RankLoad, memory_bytes: float, *, with_margin: bool
+) -> int:
+    """Return the most sequences, up to the load's own, whose forward pass fits; 0 if not even one.
+
+    Args:
+        with_margin: it must fit where the estimate is too small by all of its error too.
+    """
+
+    def fits(micro_batch: int) -> bool:
+        found = estimate_memory(size, replace(load, micro_batch=micro_batch))
+        return (found.at_most_bytes if with_margin else found.needed_bytes) <= memory_bytes
+
+    if not fits(1):
+        return 0
+    fitting, too_large = 1, load.micro_batch + 1
+    while too_large - fitting > 1:
+        middle = (fitting + too_large) // 2
+        fitting, too_large = (middle, too_large) if fits(middle) else (fitting, middle)
+    return fitting
 
 
 def _fixed_parts(size: ModelSize, load: RankLoad) -> Iterator[MemoryPart]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hpctrain.estimate.memory import estimate_memory
+from hpctrain.estimate.memory import estimate_memory, largest_micro_batch
 from hpctrain.estimate.plan import Estimate
 
 
@@ -29,9 +29,11 @@ def _ways(estimate: Estimate, *, with_margin: bool) -> Iterator[str]:
         needs = then.at_most_bytes if with_margin else then.needed_bytes
         return needs <= cluster.gpu.memory_bytes
 
-    smaller = [size for size in range(load.micro_batch - 1, 0, -1) if fits(micro_batch=size)]
-    if smaller:
-        accum = -(-load.sequences // smaller[0])
+    smaller = largest_micro_batch(
+        job.size, load, cluster.gpu.memory_bytes, with_margin=with_margin
+    )  # fmt: skip
+    if 0 < smaller < load.micro_batch:
+        accum = -(-load.sequences // smaller)
         yield f"--accum {accum} (micro-batches of {-(-load.sequences // accum)})"
     if not load.recomputes and fits(recomputes=True):
         yield "--set train.activation_checkpointing=true"

@@ -9,6 +9,7 @@ from hpctrain.clusters.cloud.machines import read_machines
 from hpctrain.errors import ConfigError, did_you_mean, raise_all
 from hpctrain.estimate.gpus import Gpu, find_gpu, find_gpu_of_machine
 from hpctrain.estimate.money import ATTACHED, CPUS_A_GPU, attached_name
+from hpctrain.estimate.quantities import read_link
 from hpctrain.estimate.speed import Cluster
 from hpctrain.scaling_model.instances import (
     as_line_rate,
@@ -16,7 +17,7 @@ from hpctrain.scaling_model.instances import (
     instance_names,
     published_link,
 )
-from hpctrain.scaling_model.links import Link, parse_link
+from hpctrain.scaling_model.links import Link
 
 DEFAULT_LINK = "100gbit,20us"
 LARGEST_NODE = 8  # GPUs of a node where nobody says
@@ -138,13 +139,13 @@ def plan_cluster(
 
 def _intra(gpu: Gpu, kind: NodeKind | None, link: str | None) -> Link:
     if link is not None:
-        return as_line_rate(parse_link(link, "--intra-link"))
+        return as_line_rate(read_link(link, "--intra-link"))
     return kind.intra if kind else gpu.between
 
 
 def _inter(kind: NodeKind | None, link: str | None) -> Link:
     if link is not None:
-        return as_line_rate(parse_link(link))
+        return as_line_rate(read_link(link))
     if kind is not None:
         return kind.inter
-    return as_line_rate(parse_link(DEFAULT_LINK, "assumption, for want of --link or --instance:"))
+    return as_line_rate(read_link(DEFAULT_LINK, "assumption, for want of --link or --instance:"))

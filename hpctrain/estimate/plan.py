@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpctrain.estimate.goodput import Goodput, plan_checkpoints
-from hpctrain.estimate.memory import MemoryEstimate, estimate_memory
+from hpctrain.estimate.memory import MemoryEstimate, estimate_memory, largest_micro_batch
 from hpctrain.estimate.mfu import MfuFigure
 from hpctrain.estimate.model import ModelCost, cost_model
 from hpctrain.estimate.money import Offer, find_offers
@@ -83,7 +83,8 @@ class Estimate:
     def usd(self) -> float | None:
         """The least money on demand, or by the user's own price; None where no price is known."""
         if self.assumptions.usd_per_gpu_hour is not None:
-            return self.assumptions.usd_per_gpu_hour * self.gpu_hours
+            own = self.assumptions.usd_per_gpu_hour
+            return own * self.gpu_hours if own else 0.0  # also of a run that never ends
         if self.offer is None:
             return None
         return self.offer.on_demand_usd(self.expected_s / 3600)
@@ -100,6 +101,8 @@ def plan_estimate(job: Job, cluster: Cluster, assumptions: Assumptions) -> Estim
     Raises:
         ConfigError: there are fewer sequences than GPUs.
     """
+    # A rank leaves out the parts of a step that are empty (hpctrain/train/data.py).
+    job = replace(job, accum=min(job.accum, job.sequences_per_rank(cluster.gpus)))
     if assumptions.chooses_accum:
         job = fit_memory(job, cluster)
     cost = cost_model(job.size)
@@ -128,18 +131,11 @@ def fit_memory(job: Job, cluster: Cluster) -> Job:
 
     Where none does, that which fits without; where not even one sequence fits, the job as it was.
     """
-    sequences = job.sequences_per_rank(cluster.gpus)
-    tried: set[int] = set()
-    tight = None
-    for accum in range(job.accum, sequences + 1):
-        candidate = replace(job, accum=accum)
-        load = candidate.load(cluster.gpus)
-        if load.micro_batch in tried:
-            continue
-        tried.add(load.micro_batch)
-        memory = estimate_memory(job.size, load)
-        if memory.at_most_bytes <= cluster.gpu.memory_bytes:
-            return candidate
-        if memory.needed_bytes <= cluster.gpu.memory_bytes:
-            tight = tight or candidate
-    return tight or job
+    load = job.load(cluster.gpus)
+    for with_margin in (True, False):
+        micro_batch = largest_micro_batch(
+            job.size, load, cluster.gpu.memory_bytes, with_margin=with_margin
+        )
+        if micro_batch:
+            return replace(job, accum=-(-load.sequences // micro_batch))
+    return job

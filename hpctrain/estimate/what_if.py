@@ -14,7 +14,7 @@ from hpctrain.estimate.gpus import Gpu, find_gpu, read_gpus
 from hpctrain.estimate.money import priced_machines
 from hpctrain.estimate.nodes import NodeKind, find_node_kind, plan_cluster
 from hpctrain.estimate.plan import Assumptions, Estimate, plan_estimate
-from hpctrain.estimate.request import read_assumptions, read_goals
+from hpctrain.estimate.request import check_counts, check_exchange, read_assumptions, read_goals
 from hpctrain.estimate.smallest import Goals, meets
 from hpctrain.estimate.speed import Job
 from hpctrain.estimate.verdict import HOLDS, TIGHT, judge
@@ -56,6 +56,7 @@ def sweep(asked: Asked) -> Sweep:
         BenchError: a measured run that would be taken claims over 100 % MFU.
     """
     errors = Errors()
+    asked = check_counts(asked, errors)
     goals = read_goals(asked, errors)
     prices = errors.attempt(read_prices, asked.prices)
     gpus = errors.attempt(_wanted_gpus, asked)
@@ -63,6 +64,7 @@ def sweep(asked: Asked) -> Sweep:
     config = errors.attempt(read_config, asked, first)
     if config is not None:
         errors.attempt(read_job, asked, config)
+        errors.attempt(check_exchange, config, NODES[-1])
     errors.raise_all()
     assert prices is not None
     assert gpus is not None
@@ -102,10 +104,9 @@ def _choices(
             except ConfigError:  # fewer sequences than GPUs
                 return None
             held = meets(estimate, goals)
-            # What is not met by expectation needs no band, which takes time.
-            certain = held and all(
-                verdict.kind in (HOLDS, TIGHT) for verdict in judge(estimate, goals)
-            )  # fmt: skip
+            certain = held
+            if held and goals != Goals():  # else no band is needed, which takes time
+                certain = all(each.kind in (HOLDS, TIGHT) for each in judge(estimate, goals))
             return Choice(estimate=estimate, meets=held, certain=certain)
 
         yield from _sizes(choose, _grid(job, kind))

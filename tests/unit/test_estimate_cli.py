@@ -310,6 +310,17 @@ def test_json_has_everything_and_a_source_for_it(capsys):
     assert sum(values[f"{part}_bytes"] for part in parts) == pytest.approx(values["peak_bytes"])
     assert values["gpu_hours"] == pytest.approx(8 * values["expected_s"] / 3600)
     assert values["interval_s"] > values["checkpoint_bytes"] / 1e9
+    assert values["write_s"] == pytest.approx(values["checkpoint_bytes"] / 1e9)
+    for key in ("stall_s", "restart_s", "interval_steps", "ceiling_s", "ceiling_tokens_per_s",
+                "waiting_s", "exposed_s", "on_demand_usd"):  # fmt: skip
+        assert values[key] > 0
+    for name in ("mfu", "efficiency", "tokens_per_s", "expected_s", "gpu_hours", "usd"):
+        assert record["band"][name]["low"] < record["band"][name]["high"]
+    smallest = record["smallest_cluster"]
+    assert smallest["gpus"] == 2 * smallest["nodes"]
+    assert smallest["hours"] <= 30
+    assert smallest["usd"] > 0
+    assert record["accumulation"]["accum"] >= 1
     assert {offer["provider"] for offer in record["offers"]} == {"aws", "gcp"}
     assert all("as of" in offer["source"] for offer in record["offers"])
 
@@ -388,6 +399,40 @@ def test_what_if_has_the_cheapest_that_meets_the_deadline_first(capsys):
     assert "--link: ignored with --what-if" in err
     assert "misses" in out
     assert "meets" not in out
+
+
+def test_what_if_tries_the_exact_number_and_every_size(capsys):
+    asked = ("--model", "xlarge", "--tokens", "100B", "--runs-dir", "none")
+    _, swept = run_json(capsys, *asked, "--instance", "p4de.24xlarge", "--what-if",
+                        "--deadline", "30h")  # fmt: skip
+    sizes = {row["nodes"] for row in swept["choices"]}
+    assert {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128} <= sizes
+    meeting = {row["nodes"] for row in swept["choices"] if row["meets"]}
+    fewest = min(meeting)
+    one = ("--instance", "p4de.24xlarge", "--deadline", "30h")
+    assert run_json(capsys, *asked, *one, "--gpus", str(8 * fewest))[0] == 0
+    code, less = run_json(capsys, *asked, *one, "--gpus", str(8 * (fewest - 1)))
+    assert code == 1
+    assert less["smallest_cluster"]["nodes"] == fewest
+    # Machines smaller than a provider's largest too, in more than one.
+    _, small = run_json(capsys, *asked, "--gpu", "a100-40gb", "--what-if")
+    counts = {row["nodes"] for row in small["choices"] if row["instance"] == "a2-highgpu-2g"}
+    assert {1, 3, 16} <= counts
+
+
+def test_what_if_has_the_gpus_that_gcp_attaches(capsys):
+    asked = ("--model", "large", "--tokens", "10B", "--what-if", "--mfu", "0.3",
+             "--runs-dir", "none")  # fmt: skip
+    for gpu, count in (("v100", 8), ("t4", 4)):
+        _, record = run_json(capsys, *asked, "--gpu", gpu)
+        attached = [row for row in record["choices"] if row["instance"].startswith("n1-standard")]
+        assert {row["gpus"] // row["nodes"] for row in attached} >= {1, 2, count}
+        assert all(row["on_demand_usd"] > 0 for row in attached)
+        assert record["left_out"] == []
+    name = "n1-standard-64 + 8 nvidia-tesla-v100"
+    _, found = run_json(capsys, *asked[:4], "--instance", name, "--runs-dir", "none")
+    assert found["cluster"]["gpu"] == "v100-16gb"
+    assert found["offers"][0]["machine"] == name
 
 
 def test_what_if_without_any_figure_has_no_rows(capsys):

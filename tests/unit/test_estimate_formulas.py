@@ -223,6 +223,14 @@ def test_the_line_says_what_a_published_figure_was_published_for():
     assert "mixed" in h100.source
 
 
+def test_the_interval_in_steps_is_never_shorter_than_a_write():
+    # Steps of about 4 s, a write of 15.8 s over a slow disk: rounding alone would take too few.
+    for rate in (1.1e9, 1.0e9, 3e8, 1e8, 2.3e7, 1e7):
+        found = estimate(gpus=2048, per_node=8, storage_bytes_per_s=rate)
+        assert found.interval_steps * found.speed.step_s >= found.goodput.write_s
+    assert found.goodput.bound_by_write
+
+
 def test_llama_3_failures():
     assert round(FAILURE_GPU_HOURS) == 50677
     plan = plan_checkpoints(1e12, 16384, to_host_bytes_per_s=48e9, storage_bytes_per_s=1e11)
