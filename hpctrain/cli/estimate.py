@@ -123,7 +123,7 @@ what is uncertain says "holds only if", with the odds; --json has then certain: 
     "--mfu",
     metavar="SHARE",
     help="What part of its peak a GPU computes, e.g. 0.45. Default: of the newest fitting "
-    "run in --runs-dir, else as published for the size and GPU.",
+    "run in --runs-dir, else as published for size, GPU and length of a sequence.",
 )
 @click.option("--deadline", metavar="TIME", help="It must be done by then: 48h, 2d, 30min.")
 @click.option("--budget", metavar="USD", help="It may cost so much on demand: 5000, 20k.")
@@ -205,13 +205,12 @@ def _sweep(asked: Asked, *, as_json: bool) -> int:
         for name, value in (
             ("--gpus", asked.gpus), ("--gpus-per-node", asked.gpus_per_node),
             ("--link", asked.link), ("--intra-link", asked.intra_link),
-            ("--tokens-per-s", asked.tokens_per_s),
         ) if value is not None
     ]  # fmt: skip
     if ignored:
         click.echo(f"warning: {', '.join(ignored)}: ignored with --what-if", err=True)
     found = sweep(asked)
-    goals = (asked.deadline, asked.budget, asked.efficiency)
+    goals = (asked.deadline, asked.budget, asked.efficiency, asked.tokens_per_s)
     if as_json:
         click.echo(show.render_sweep_json(found))
     else:

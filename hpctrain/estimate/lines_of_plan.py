@@ -78,16 +78,16 @@ def describe_money(estimate: Estimate, band: Band) -> Iterator[Line]:
 def _describe_offer(estimate: Estimate, band: Band, offer: Offer) -> Iterator[Line]:
     hours = estimate.expected_s / 3600
     what = f"{offer.machines} x {offer.machine}, ${offer.on_demand_usd_per_hour:g}/h each"
-    on_demand = offer.on_demand_usd(hours)
     if offer.other_shape:
+        an_hour = offer.on_demand_usd(1.0)
         yield Line(
-            group="money", key=f"{offer.provider}_other_shape_usd",
-            name=f"{offer.provider}, other nodes", value=on_demand,
-            text=f"({render_usd(on_demand)})",
-            source=f"{what}, were it as fast; nodes of {offer.gpus} GPUs are another cluster (see "
-            f"--instance {shlex.quote(offer.machine)}): in no verdict: {offer.source}",
+            group="money", key=f"{offer.provider}_other_nodes_usd_per_hour",
+            name=f"{offer.provider}, other nodes", value=an_hour, text=f"({render_usd(an_hour)}/h)",
+            source=f"{what}; nodes of {offer.gpus} GPUs are another cluster, of another speed: see "
+            f"--instance {shlex.quote(offer.machine)}; in no verdict: {offer.source}",
         )  # fmt: skip
         return
+    on_demand = offer.on_demand_usd(hours)
     low, high = (offer.on_demand_usd(each / 3600) for each in
                  (band.expected_s.low, band.expected_s.high))  # fmt: skip
     yield Line(

@@ -80,7 +80,12 @@ def sweep(asked: Asked) -> Sweep:
         found = list(_choices(asked, job, gpu, assumptions, goals))
         choices += found
         if not found:
-            left_out.append(f"{gpu.name}: no machine with it has a price")
+            priced = any(_machines(prices, gpu, asked.instance))
+            why = (
+                f"the global batch of {job.global_sequences} sequences has none for every GPU of "
+                "any machine" if priced else "no machine with it has a price"
+            )  # fmt: skip
+            left_out.append(f"{gpu.name}: {why}")
     return Sweep(choices=tuple(sorted(choices, key=_order)), left_out=tuple(left_out))
 
 

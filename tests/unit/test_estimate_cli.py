@@ -161,6 +161,7 @@ def test_the_price_is_of_the_nodes_that_are_estimated(capsys):
     assert (aws["machine"], aws["other_shape"]) == ("p4de.24xlarge", True)
     assert record["values"]["on_demand_usd"] == record["values"]["gcp_on_demand_usd"]
     assert "aws_on_demand_usd" not in record["values"]
+    assert record["values"]["aws_other_nodes_usd_per_hour"] == pytest.approx(27.447)
     code, out, _ = run(capsys, *PLAN, "--budget", "6000")
     assert code == 1  # the other machine would be cheaper, and is not what was asked
     assert "in no verdict" in out
@@ -433,6 +434,23 @@ def test_what_if_has_the_gpus_that_gcp_attaches(capsys):
     _, found = run_json(capsys, *asked[:4], "--instance", name, "--runs-dir", "none")
     assert found["cluster"]["gpu"] == "v100-16gb"
     assert found["offers"][0]["machine"] == name
+
+
+def test_what_if_says_rightly_why_a_gpu_is_left_out(capsys):
+    asked = ("--model", "xlarge", "--tokens", "1B", "--what-if", "--runs-dir", "none")
+    _, record = run_json(capsys, *asked, "--gpu", "h100", "--global-batch", "4")
+    assert record["choices"] == []
+    assert "the global batch of 4 sequences" in record["left_out"][0]
+    _, record = run_json(capsys, *asked, "--gpu", "v100-32gb")
+    assert record["left_out"] == ["v100-32gb: no machine with it has a price"]
+
+
+def test_what_if_judges_a_rate_too(capsys):
+    asked = ("--model", "xlarge", "--tokens", "1B", "--what-if", "--gpu", "h100",
+             "--tokens-per-s", "1M", "--runs-dir", "none")  # fmt: skip
+    _, record = run_json(capsys, *asked)
+    assert all(row["meets"] == (row["tokens_per_s"] >= 1e6) for row in record["choices"])
+    assert {row["meets"] for row in record["choices"]} == {True, False}
 
 
 def test_what_if_without_any_figure_has_no_rows(capsys):
