@@ -67,12 +67,7 @@ def resolve_request(asked: Asked) -> Request:
     goals = read_goals(asked, errors)
     gpus = cluster.gpus if cluster else asked.gpus or 1
     job = errors.attempt(read_job, asked, config, gpus) if config else None
-    if job is None:  # else told with the job
-        errors.optional(parse_count, asked.tokens, "--tokens")
-    if job is None or gpu is None:  # else told with the assumptions
-        errors.optional(parse_share, asked.mfu, "--mfu")
-        errors.optional(parse_usd_or_none_to_pay, asked.usd_per_gpu_hour, "--usd-per-gpu-hour")
-        errors.optional(read_link, asked.storage, "--storage")
+    _check_what_is_left(asked, errors, job if gpu else None)
     table = errors.attempt(read_prices, asked.prices)
     assumptions = None
     if job is not None and gpu is not None and table is not None:
@@ -87,6 +82,15 @@ def resolve_request(asked: Asked) -> Request:
     assert assumptions is not None
     assert config is not None
     return Request(job=job, cluster=cluster, assumptions=assumptions, goals=goals, config=config)
+
+
+def _check_what_is_left(asked: Asked, errors: Errors, job: Job | None) -> None:
+    """Check what is else told with job and assumptions, where those are not read."""
+    if job is None:
+        errors.optional(parse_count, asked.tokens, "--tokens")
+        errors.optional(parse_share, asked.mfu, "--mfu")
+        errors.optional(parse_usd_or_none_to_pay, asked.usd_per_gpu_hour, "--usd-per-gpu-hour")
+        errors.optional(read_link, asked.storage, "--storage")
 
 
 def check_counts(asked: Asked, errors: Errors) -> Asked:

@@ -15,7 +15,7 @@ from hpctrain.estimate.gpus import find_gpu, gpu_names, read_gpus
 from hpctrain.estimate.load import RankLoad
 from hpctrain.estimate.measured import Wanted, choose_mfu
 from hpctrain.estimate.memory import estimate_memory
-from hpctrain.estimate.mfu import MfuFigure, find_published
+from hpctrain.estimate.mfu import TABLE, MfuFigure, find_published
 from hpctrain.estimate.money import find_offers
 from hpctrain.estimate.nodes import find_node_kind, node_kind_names, plan_cluster
 from hpctrain.estimate.plan import Assumptions, plan_estimate
@@ -24,6 +24,11 @@ from hpctrain.estimate.smallest import Goals, find_smallest
 from hpctrain.estimate.speed import Job, accumulation_for, with_accumulation
 from hpctrain.gpu_peaks import find_peak
 from hpctrain.train.presets import PRESETS, count_parameters, resolve_model
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
 
 PRICES = read_prices()
 FEW = settings(max_examples=40)
@@ -206,6 +211,27 @@ def test_beyond_the_published_sizes_no_figure_is_better_than_the_published_ones(
     assert smaller.value < 0.3789
     assert smaller.far
     assert "none so small" in smaller.source
+
+
+def test_published_rows_are_of_8_gpus_but_those_that_the_header_names():
+    text = TABLE.read_text()
+    table = tomllib.loads(text)
+    others = {
+        (figure["gpu"], figure["seq_len"], row[0], row[2])
+        for source in table["source"] for figure in source["figure"] for row in figure["rows"]
+        if row[2] != 8
+    }  # fmt: skip
+    assert others == {
+        ("h100", 2048, 760_470_528, 16), ("h100", 2048, 1_315_950_592, 16),
+        ("h100", 2048, 2_651_837_440, 16), ("v100-32gb", 1024, 1_200_000_000, 1),
+    }  # fmt: skip
+    for source in table["source"]:
+        for figure in source["figure"]:
+            sizes = [row[0] for row in figure["rows"]]
+            assert sizes == sorted(set(sizes))
+            assert all(0.2 < row[1] < 0.7 for row in figure["rows"])
+            pure = figure["gpu"] == "a100-40gb"
+            assert figure["numbers"] == ("pure bf16" if pure else "mixed")
 
 
 def test_the_line_says_what_a_published_figure_was_published_for():
