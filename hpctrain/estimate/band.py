@@ -59,7 +59,7 @@ class Band:
 
     Args:
         mfu: as assumed, by its own uncertainty.
-        efficiency: that of computing cancels in it.
+        efficiency: as the scaling model has it, with a sharded optimizer's gathering.
         usd: None where no price is known.
     """
 

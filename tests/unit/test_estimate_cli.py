@@ -313,11 +313,11 @@ def test_the_commands_of_the_page_are_understood(capsys):
 
 
 def assert_printed(piece, printed):
-    """Check the words, and the numbers to 10 %: the scaling model and prices move."""
+    """Check the words, and the numbers to a quarter: the scaling model and prices move."""
     number = r"\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?"
     words = re.split(number, piece)
     found = re.search(f"({number})".join(map(re.escape, words)), printed)
     assert found, piece
     for shown, now in zip(re.findall(number, piece), found.groups(), strict=True):
         values = [float(each.replace(",", "")) for each in (shown, now)]
-        assert values[1] == pytest.approx(values[0], rel=0.1, abs=1), piece
+        assert values[1] == pytest.approx(values[0], rel=0.25, abs=1), piece
