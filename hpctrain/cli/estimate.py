@@ -48,7 +48,8 @@ Examples:
   hpctrain estimate --model xlarge --tokens 100B --deadline 2d --what-if
 
 \b
-Exit codes: 0 the plan holds; 1 memory, deadline, budget, rate or efficiency does not; 2 usage.
+Exit codes: 0 the plan holds by what is expected, 1 it does not, 2 usage. A goal within the band of
+what is uncertain says "holds only if", with the odds; --json has then certain: false.
 """,
 )
 @click.option(
@@ -122,7 +123,7 @@ Exit codes: 0 the plan holds; 1 memory, deadline, budget, rate or efficiency doe
     "--mfu",
     metavar="SHARE",
     help="What part of its peak a GPU computes, e.g. 0.45. Default: of the newest fitting "
-    "run in --runs-dir, else as published for the size and GPU.",
+    "run in --runs-dir, else as published for size, GPU and length of a sequence.",
 )
 @click.option("--deadline", metavar="TIME", help="It must be done by then: 48h, 2d, 30min.")
 @click.option("--budget", metavar="USD", help="It may cost so much on demand: 5000, 20k.")
@@ -172,11 +173,12 @@ def command(what_if: bool, as_json: bool, **options: Any) -> int:
 
 def _estimate(asked: Asked, *, as_json: bool) -> int:
     from hpctrain.estimate import show
+    from hpctrain.estimate.accumulation import find_accumulation
     from hpctrain.estimate.notes import notes_on
     from hpctrain.estimate.plan import plan_estimate
     from hpctrain.estimate.request import resolve_request
     from hpctrain.estimate.smallest import advise_cluster, meets
-    from hpctrain.estimate.verdict import judge
+    from hpctrain.estimate.verdict import GOOD_EFFICIENCY, judge
 
     request = resolve_request(asked)
     estimate = plan_estimate(request.job, request.cluster, request.assumptions)
@@ -186,7 +188,9 @@ def _estimate(asked: Asked, *, as_json: bool) -> int:
     for_size = replace(request.goals, efficiency=None)
     advice = [] if meets(estimate, for_size) else [advise_cluster(estimate, request.goals)]
     if as_json:
-        click.echo(show.render_json(estimate, verdicts, advice, notes))
+        wanted = request.goals.efficiency or GOOD_EFFICIENCY
+        named = find_accumulation(estimate, wanted) if wanted < 1 else None
+        click.echo(show.render_json(estimate, verdicts, advice, notes, named))
     else:
         show.print_estimate(estimate, verdicts, advice, notes)
     return 0 if all(verdict.holds for verdict in verdicts) else 1
@@ -201,13 +205,12 @@ def _sweep(asked: Asked, *, as_json: bool) -> int:
         for name, value in (
             ("--gpus", asked.gpus), ("--gpus-per-node", asked.gpus_per_node),
             ("--link", asked.link), ("--intra-link", asked.intra_link),
-            ("--tokens-per-s", asked.tokens_per_s),
         ) if value is not None
     ]  # fmt: skip
     if ignored:
         click.echo(f"warning: {', '.join(ignored)}: ignored with --what-if", err=True)
     found = sweep(asked)
-    goals = (asked.deadline, asked.budget, asked.efficiency)
+    goals = (asked.deadline, asked.budget, asked.efficiency, asked.tokens_per_s)
     if as_json:
         click.echo(show.render_sweep_json(found))
     else:

@@ -95,7 +95,7 @@ def read_config(asked: Asked, gpu: Gpu | None) -> Config:
     if precision is not None:
         overrides.append(f"train.precision={precision}")
     if asked.accum is not None:
-        overrides.append(f"train.grad_accum_steps={asked.accum}")
+        overrides.append(f"train.grad_accum_steps={min(asked.accum, 10**9)}")
     raise_all(ConfigError, errors)
     path = find_recipe(asked.config_name) if asked.config_name else None
     try:
@@ -123,7 +123,9 @@ def read_job(asked: Asked, config: Config, gpus: int | None = None) -> Job:
     size = errors.attempt(resolve_model, config.model)
     tokens = errors.optional(parse_count, asked.tokens, "--tokens")
     if asked.tokens is None and config.train.tokens is None and asked.config_name is None:
-        errors.messages.append("--tokens: not given; expected how many to train on, e.g. 100B.")
+        errors.messages.append(
+            "--tokens: not given, got none; expected how many to train on. Write e.g. 100B."
+        )
     sequences = None
     if asked.global_batch is not None and size is not None:
         sequences = errors.attempt(parse_batch, asked.global_batch, size.seq_len)
@@ -136,7 +138,7 @@ def read_job(asked: Asked, config: Config, gpus: int | None = None) -> Job:
     if tokens is None and gpus is None and job.global_sequences is None:
         raise ConfigError(
             "--tokens: not given, and what the configuration's steps come to depends on the number "
-            "of GPUs; expected how many to train on, e.g. 100B."
+            "of GPUs, got none; expected how many to train on, e.g. 100B."
         )
     return replace(job, tokens=tokens or config.train.steps * job.tokens_per_step(gpus or 1))
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hpctrain.estimate.band import Band, find_band
 from hpctrain.estimate.line import Line
 from hpctrain.estimate.lines_of_plan import describe_checkpoints, describe_money
 from hpctrain.estimate.load import SIXTEEN_BIT
-from hpctrain.estimate.memory import RESERVE_BYTES
+from hpctrain.estimate.memory import MEMORY_ERROR, RESERVE_BYTES
 from hpctrain.estimate.plan import Estimate
 from hpctrain.estimate.quantities import (
     render_bytes,
     render_count,
     render_duration,
 )
-from hpctrain.estimate.speed import model_step
-from hpctrain.scaling_model.predict import predict_step
 
 
 def describe(estimate: Estimate) -> tuple[Line, ...]:
     """Return every line of an estimate."""
+    band = find_band(estimate)
     return (
-        *_model(estimate), *_cluster(estimate), *_memory(estimate), *_speed(estimate),
-        *_time(estimate), *describe_checkpoints(estimate), *describe_money(estimate),
+        *_model(estimate), *_cluster(estimate), *_memory(estimate), *_speed(estimate, band),
+        *_time(estimate, band), *describe_checkpoints(estimate), *describe_money(estimate, band),
     )  # fmt: skip
 
 
@@ -110,11 +110,12 @@ def _memory(estimate: Estimate) -> Iterator[Line]:
     yield Line(
         group="memory", key="needed_bytes", name="needed", value=memory.needed_bytes,
         text=f"{render_bytes(memory.needed_bytes)} of {render_bytes(gpu.memory_bytes)}",
-        source=f"with {render_bytes(RESERVE_BYTES)} for CUDA, NCCL and gaps (assumption)",
+        source=f"with {render_bytes(RESERVE_BYTES)} for CUDA, NCCL and gaps (assumption); at most "
+        f"{render_bytes(memory.at_most_bytes)}, {MEMORY_ERROR:.0%} more tensors",
     )  # fmt: skip
 
 
-def _speed(estimate: Estimate) -> Iterator[Line]:
+def _speed(estimate: Estimate, band: Band) -> Iterator[Line]:
     speed, mfu, gpu = estimate.speed, estimate.assumptions.mfu, estimate.cluster.gpu
     peak = gpu.peak_flops(estimate.job.precision) or 1.0
     over = ""
@@ -123,9 +124,13 @@ def _speed(estimate: Estimate) -> Iterator[Line]:
     again = "; a third more for activation checkpointing" if (
         estimate.job.recomputes and not mfu.recomputed
     ) else ""  # fmt: skip
+    gathering = (
+        f", {render_duration(speed.gather_s)} for the sharded weights (fp32, not hidden)"
+        if speed.gather_s else ""
+    )  # fmt: skip
     yield Line(
         group="speed", key="mfu", name="MFU of a GPU", value=mfu.value, text=f"{mfu.value:.1%}",
-        source=f"{mfu.kind}: {mfu.source}{over}{again}",
+        source=f"{mfu.kind}, ±{mfu.error:.0%}: {mfu.source}{over}{again}",
     )  # fmt: skip
     yield Line(
         group="speed",
@@ -133,9 +138,9 @@ def _speed(estimate: Estimate) -> Iterator[Line]:
         name="scaling efficiency",
         value=speed.efficiency,
         text=f"{speed.efficiency:.1%}",
-        source=f"scaling model{_band(estimate)}: of a step of {render_duration(speed.step_s)}, "
-        f"{render_duration(speed.exposed_s)} wait for the exchange and "
-        f"{render_duration(speed.waiting_s)} for the slowest rank",
+        source=f"scaling model, {band.efficiency.low:.0%} to {band.efficiency.high:.0%}: of a step "
+        f"of {render_duration(speed.step_s)}, {render_duration(speed.exposed_s)} wait for the "
+        f"exchange{gathering} and {render_duration(speed.waiting_s)} for the slowest rank",
     )
     yield Line(
         group="speed",
@@ -143,21 +148,13 @@ def _speed(estimate: Estimate) -> Iterator[Line]:
         name="tokens/s",
         value=speed.tokens_per_s,
         text=render_count(speed.tokens_per_s),
-        source=f"{render_count(speed.tokens_per_s / estimate.cluster.gpus)} a GPU; the ceiling at "
+        source=f"{render_count(band.tokens_per_s.low)} to {render_count(band.tokens_per_s.high)}; "
+        f"{render_count(speed.tokens_per_s / estimate.cluster.gpus)} a GPU; the ceiling at "
         f"100 % MFU is {render_count(speed.ceiling_tokens_per_s)}",
     )
 
 
-def _band(estimate: Estimate) -> str:
-    """Return between which efficiencies the truth lies, by what is known of the link."""
-    if estimate.cluster.gpus == 1:
-        return ""
-    step = model_step(estimate.job, estimate.cluster, estimate.assumptions.mfu)
-    found = predict_step(step, estimate.cluster.topology)
-    return f", {found.efficiency_low:.0%} to {found.efficiency_high:.0%}"
-
-
-def _time(estimate: Estimate) -> Iterator[Line]:
+def _time(estimate: Estimate, band: Band) -> Iterator[Line]:
     yield Line(
         group="time",
         key="training_s",
@@ -172,9 +169,11 @@ def _time(estimate: Estimate) -> Iterator[Line]:
         name="with failures",
         value=estimate.expected_s,
         text=render_duration(estimate.expected_s),
-        source="training / goodput",
+        source=f"training / goodput; {render_duration(band.expected_s.low)} to "
+        f"{render_duration(band.expected_s.high)} by the band of MFU and link",
     )
     yield Line(
         group="time", key="gpu_hours", name="GPU-hours", value=estimate.gpu_hours,
-        text=f"{estimate.gpu_hours:,.0f}", source="GPUs, with failures",
+        text=f"{estimate.gpu_hours:,.0f}", source=f"GPUs, with failures; "
+        f"{band.gpu_hours.low:,.0f} to {band.gpu_hours.high:,.0f}",
     )  # fmt: skip

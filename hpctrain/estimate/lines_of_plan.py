@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
+from hpctrain.estimate.band import Band
 from hpctrain.estimate.goodput import FAILURE_GPU_HOURS
 from hpctrain.estimate.line import Line
+from hpctrain.estimate.money import Offer
 from hpctrain.estimate.plan import Estimate
 from hpctrain.estimate.quantities import render_bytes, render_duration, render_usd
 
@@ -52,34 +55,50 @@ def describe_checkpoints(estimate: Estimate) -> Iterator[Line]:
     )  # fmt: skip
 
 
-def describe_money(estimate: Estimate) -> Iterator[Line]:
+def describe_money(estimate: Estimate, band: Band) -> Iterator[Line]:
     """Yield a line for each way to pay, what is unknown among them."""
-    hours = estimate.expected_s / 3600
     own = estimate.assumptions.usd_per_gpu_hour
     if own is not None:
         yield Line(
-            group="money", key="own_usd", name="your price", value=own * estimate.gpu_hours,
-            text=render_usd(own * estimate.gpu_hours),
+            group="money", key="own_usd", name="your price", value=estimate.usd,
+            text=render_usd(estimate.usd or 0.0),
             source=f"{render_usd(own)} a GPU-hour, given",
         )  # fmt: skip
-    for offer in estimate.offers:
-        what = f"{offer.machines} x {offer.machine}"
-        on_demand = offer.on_demand_usd(hours)
-        yield Line(
-            group="money", key=f"{offer.provider}_on_demand_usd",
-            name=f"{offer.provider} on demand", value=on_demand, text=render_usd(on_demand),
-            source=f"{what}, ${offer.on_demand_usd_per_hour:g}/h each: {offer.source}",
-        )  # fmt: skip
-        spot = offer.spot_usd(hours)
-        yield Line(
-            group="money", key=f"{offer.provider}_spot_usd", name=f"{offer.provider} spot",
-            value=spot, text="unknown" if spot is None else render_usd(spot),
-            source=offer.spot_source if spot is None
-            else f"${offer.spot_usd_per_hour:g}/h each: {offer.spot_source}",
-        )  # fmt: skip
-    if not estimate.offers:
-        what = estimate.cluster.instance or f"machine with {estimate.cluster.gpu.name}"
+    if estimate.offer is None:
         yield Line(
             group="money", key="usd", name="price", value=None, text="unknown",
-            source=f"no price of a {what} in prices.toml; give --usd-per-gpu-hour",
+            source="no price of a node of "
+            f"{estimate.cluster.instance or estimate.cluster.shape_words} in prices.toml; give "
+            "--usd-per-gpu-hour",
         )  # fmt: skip
+    for offer in estimate.offers:
+        yield from _describe_offer(estimate, band, offer)
+
+
+def _describe_offer(estimate: Estimate, band: Band, offer: Offer) -> Iterator[Line]:
+    hours = estimate.expected_s / 3600
+    what = f"{offer.machines} x {offer.machine}, ${offer.on_demand_usd_per_hour:g}/h each"
+    if offer.other_shape:
+        an_hour = offer.on_demand_usd(1.0)
+        yield Line(
+            group="money", key=f"{offer.provider}_other_nodes_usd_per_hour",
+            name=f"{offer.provider}, other nodes", value=an_hour, text=f"({render_usd(an_hour)}/h)",
+            source=f"{what}; nodes of {offer.gpus} GPUs are another cluster, of another speed: see "
+            f"--instance {shlex.quote(offer.machine)}; in no verdict: {offer.source}",
+        )  # fmt: skip
+        return
+    on_demand = offer.on_demand_usd(hours)
+    low, high = (offer.on_demand_usd(each / 3600) for each in
+                 (band.expected_s.low, band.expected_s.high))  # fmt: skip
+    yield Line(
+        group="money", key=f"{offer.provider}_on_demand_usd",
+        name=f"{offer.provider} on demand", value=on_demand, text=render_usd(on_demand),
+        source=f"{what}; {render_usd(low)} to {render_usd(high)}: {offer.source}",
+    )  # fmt: skip
+    spot = offer.spot_usd(hours)
+    yield Line(
+        group="money", key=f"{offer.provider}_spot_usd", name=f"{offer.provider} spot",
+        value=spot, text="unknown" if spot is None else render_usd(spot),
+        source=offer.spot_source if spot is None
+        else f"${offer.spot_usd_per_hour:g}/h each: {offer.spot_source}",
+    )  # fmt: skip

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 from hpctrain.clusters.cloud.machines import read_machines
 from hpctrain.errors import ConfigError, did_you_mean, raise_all
 from hpctrain.estimate.gpus import Gpu, find_gpu, find_gpu_of_machine
+from hpctrain.estimate.money import ATTACHED, CPUS_A_GPU, attached_name
+from hpctrain.estimate.quantities import read_link
 from hpctrain.estimate.speed import Cluster
 from hpctrain.scaling_model.instances import (
     as_line_rate,
@@ -14,11 +17,13 @@ from hpctrain.scaling_model.instances import (
     instance_names,
     published_link,
 )
-from hpctrain.scaling_model.links import Link, parse_link
+from hpctrain.scaling_model.links import Link
 
 DEFAULT_LINK = "100gbit,20us"
 LARGEST_NODE = 8  # GPUs of a node where nobody says
 _CLOUD_LATENCY_S = 14e-6  # as hpctrain/scaling_model/nics.toml has for networks
+# GCP's N1 machines, out of the machine; with some GPUs and more CPUs it is more.
+_GBIT_A_CPU, _MOST_GBIT = 2.0, 32.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +69,33 @@ def find_node_kind(name: str) -> NodeKind:
         if machine == wanted and gpu is not None:
             inter = published_link(_CLOUD_LATENCY_S, facts.network_gbps, f"{machine}, machines.csv")
             return NodeKind(name=machine, gpu=gpu, gpus=facts.gpus, inter=inter, intra=gpu.between)
+    if (attached := _attached_kinds().get(wanted)) is not None:
+        return attached
     known = node_kind_names()
     raise ConfigError(
         f"--instance: unknown machine, got '{name}'; expected one of {', '.join(known)}."
         f"{did_you_mean(wanted, known)} Or give its parts: --gpu a100-80gb --link 100gbit,20us."
     )
+
+
+@functools.cache
+def _attached_kinds() -> dict[str, NodeKind]:
+    """Return machines to which GCP attaches GPUs, as the table of prices calls them."""
+    kinds = {}
+    for gpu_name, (attached, counts) in ATTACHED.items():
+        for count in counts:
+            cpus = CPUS_A_GPU * count
+            name = attached_name(attached, count)
+            rate = min(_GBIT_A_CPU * cpus, _MOST_GBIT)
+            inter = published_link(
+                _CLOUD_LATENCY_S, rate, f"{_GBIT_A_CPU:g} Gbit/s a CPU, at most {_MOST_GBIT:g}, "
+                "cloud.google.com/compute/docs/network-bandwidth",
+            )  # fmt: skip
+            gpu = find_gpu(gpu_name)
+            kinds[name] = NodeKind(
+                name=name, gpu=gpu, gpus=count, inter=inter, intra=gpu.between
+            )  # fmt: skip
+    return kinds
 
 
 def plan_cluster(
@@ -112,13 +139,13 @@ def plan_cluster(
 
 def _intra(gpu: Gpu, kind: NodeKind | None, link: str | None) -> Link:
     if link is not None:
-        return as_line_rate(parse_link(link, "--intra-link"))
+        return as_line_rate(read_link(link, "--intra-link"))
     return kind.intra if kind else gpu.between
 
 
 def _inter(kind: NodeKind | None, link: str | None) -> Link:
     if link is not None:
-        return as_line_rate(parse_link(link))
+        return as_line_rate(read_link(link))
     if kind is not None:
         return kind.inter
-    return as_line_rate(parse_link(DEFAULT_LINK, "assumption, for want of --link or --instance:"))
+    return as_line_rate(read_link(DEFAULT_LINK, "assumption, for want of --link or --instance:"))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpctrain.config import Config
+from hpctrain.estimate.accumulation import hint_accumulation
 from hpctrain.estimate.load import SIXTEEN_BIT
 from hpctrain.estimate.plan import Estimate
 from hpctrain.estimate.smallest import Goals
-from hpctrain.estimate.verdict import GOOD_EFFICIENCY, hint_accumulation
+from hpctrain.estimate.verdict import GOOD_EFFICIENCY
+
+WIDE_AREA_LATENCY_S = 5e-3  # one way; within a site it is 100 times less
 
 
 def notes_on(estimate: Estimate, config: Config, goals: Goals) -> Iterator[str]:
@@ -34,5 +37,12 @@ def notes_on(estimate: Estimate, config: Config, goals: Goals) -> Iterator[str]:
     )
     if native and estimate.cluster.gpus > 1:
         yield "comm.exchange: memory is that of our own buckets; native exchanges have buffers more"
+    if estimate.cluster.nodes > 1 and estimate.cluster.inter.latency_s >= WIDE_AREA_LATENCY_S:
+        yield (
+            f"warning: at {estimate.cluster.inter.latency_s * 1e3:g} ms this is a wide-area link: "
+            "TCP's windows, lost packets and other traffic on it are not modelled, and each of "
+            "them makes the exchange longer; measure one all-reduce there (hpctrain bench "
+            "allreduce)"
+        )
     if goals.efficiency is None and estimate.speed.efficiency < GOOD_EFFICIENCY:
         yield f"for less waiting {hint_accumulation(estimate, GOOD_EFFICIENCY)}"

@@ -11,6 +11,7 @@ from hpctrain.estimate.gpus import Gpu
 from hpctrain.estimate.load import RankLoad
 from hpctrain.estimate.mfu import MfuFigure
 from hpctrain.estimate.model import cost_model
+from hpctrain.estimate.sharding import gather_s, reduce_scattered
 from hpctrain.scaling_model.links import Link
 from hpctrain.scaling_model.planned import (
     ASSUMED_JITTER,
@@ -26,8 +27,6 @@ from hpctrain.train.presets import ModelSize
 # Forward is a third of the FLOPs (2·N of 6·N); blocks that are computed again add that third.
 FORWARD_SHARE = 1 / 3
 RECOMPUTING = 4 / 3
-# Relative uncertainty of the computing, by where the MFU comes from; the efficiency's band has it.
-MFU_ERRORS = {"given": 0.05, "measured": 0.05, "published": 0.10}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +48,11 @@ class Cluster:
     @property
     def gpus(self) -> int:
         return self.nodes * self.gpus_per_node
+
+    @property
+    def shape_words(self) -> str:
+        """What one node has, for people."""
+        return f"{self.gpus_per_node} x {self.gpu.name}"
 
     @property
     def topology(self) -> Topology:
@@ -74,6 +78,7 @@ class Job:
     sharded: bool
     compression: str
     bucket_mb: float
+    compiled: bool = False
 
     def sequences_per_rank(self, gpus: int) -> int:
         """Return the most that a rank has in a step.
@@ -112,6 +117,7 @@ class Speed:
     Args:
         efficiency: of the rate of so many GPUs without any exchange, 0 to 1.
         exposed_s: of a step, what the exchange does not hide behind backward.
+        gather_s: of a step, until a sharded optimizer's weights are everywhere; never hidden.
         waiting_s: of a step, for the slowest rank.
         ceiling_tokens_per_s: at 100 % MFU, without any exchange.
     """
@@ -120,6 +126,7 @@ class Speed:
     step_s: float
     compute_s: float
     exposed_s: float
+    gather_s: float
     waiting_s: float
     efficiency: float
     tokens_per_step: int
@@ -135,7 +142,7 @@ def job_of(config: Config, size: ModelSize, tokens: int, default_rank_sequences:
         rank_sequences=train.batch_size_per_rank or default_rank_sequences,
         accum=train.grad_accum_steps, recomputes=train.activation_checkpointing,
         sharded=config.optim.sharded, compression=config.comm.compression,
-        bucket_mb=config.comm.bucket_mb,
+        bucket_mb=config.comm.bucket_mb, compiled=train.compile,
     )  # fmt: skip
 
 
@@ -151,13 +158,16 @@ def predict_speed(job: Job, cluster: Cluster, mfu: MfuFigure) -> Speed:
     step = model_step(job, cluster, mfu)
     parts = predict_parts(step, cluster.topology)
     tokens = job.tokens_per_step(cluster.gpus)
+    gathering_s = gather_of(job, cluster.topology)
+    step_s = parts.step_s + gathering_s
     return Speed(
-        tokens_per_s=tokens / parts.step_s,
-        step_s=parts.step_s,
+        tokens_per_s=tokens / step_s,
+        step_s=step_s,
         compute_s=step.alone_s,
         exposed_s=parts.exposed_comm_s,
+        gather_s=gathering_s,
         waiting_s=parts.waiting_s,
-        efficiency=step.alone_s / parts.step_s,
+        efficiency=step.alone_s / step_s,
         tokens_per_step=tokens,
         ceiling_tokens_per_s=cluster.gpus * peak / cost_model(job.size).flops_per_token,
     )
@@ -166,8 +176,8 @@ def predict_speed(job: Job, cluster: Cluster, mfu: MfuFigure) -> Speed:
 def model_step(job: Job, cluster: Cluster, mfu: MfuFigure) -> StepModel:
     """Return one rank's step: its compute by the MFU, its buckets by the parameters.
 
-    Gradients travel in fp32, or in 16 bits with comm.compression. A sharded optimizer's
-    reduce-scatter and all-gather move as much as an all-reduce; they are taken for one.
+    Gradients travel in fp32, or in 16 bits with comm.compression. With a sharded optimizer that is
+    a reduce-scatter; what it gathers later is :func:`gather_of`.
     """
     peak = cluster.gpu.peak_flops(job.precision)
     assert peak is not None
@@ -176,15 +186,23 @@ def model_step(job: Job, cluster: Cluster, mfu: MfuFigure) -> StepModel:
     flops = sequences * job.size.seq_len * cost_model(job.size).flops_per_token
     again = RECOMPUTING if job.recomputes and not mfu.recomputed else 1.0
     micro_s = flops / accum / (peak * mfu.value)
+    buckets = plan_transformer_buckets(job.size, job.bucket_mb, WIRE_FACTORS[job.compression])
     return StepModel(
         data_s=0.0,
         forward_s=micro_s * FORWARD_SHARE,
         backward_s=micro_s * (again - FORWARD_SHARE),
         optimizer_s=0.0,  # inside the MFU
-        buckets=plan_transformer_buckets(job.size, job.bucket_mb, WIRE_FACTORS[job.compression]),
+        buckets=reduce_scattered(buckets) if job.sharded else buckets,
         jitter_cv=ASSUMED_JITTER, accum=accum, cycle_s=HOROVOD_CYCLE_S, negotiates=True,
-        error=MFU_ERRORS[mfu.kind], source=f"MFU {mfu.value:.0%}, {mfu.kind}",
+        error=mfu.error, source=f"MFU {mfu.value:.0%}, {mfu.kind}",
     )  # fmt: skip
+
+
+def gather_of(job: Job, topology: Topology) -> float:
+    """Return what a step waits until every rank has the whole weights; 0 without sharding."""
+    if not job.sharded or topology.n == 1:
+        return 0.0
+    return gather_s(plan_transformer_buckets(job.size, job.bucket_mb), topology)
 
 
 def accumulation_for(job: Job, cluster: Cluster, mfu: MfuFigure, efficiency: float) -> int | None:
@@ -199,7 +217,8 @@ def accumulation_for(job: Job, cluster: Cluster, mfu: MfuFigure, efficiency: flo
     room = 1 / efficiency - 1 - parts.waiting_s / step.alone_s
     if room <= 0:
         return None
-    return max(1, math.ceil(parts.exposed_comm_s / step.alone_s / room - 1e-9))
+    waits_s = parts.exposed_comm_s + gather_of(job, cluster.topology)
+    return max(1, math.ceil(waits_s / step.alone_s / room - 1e-9))
 
 
 def with_accumulation(job: Job, cluster: Cluster, accum: int) -> Job:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from hpctrain.estimate.memory import RESERVE_BYTES, estimate_memory
+from hpctrain.estimate.accumulation import hint_accumulation
+from hpctrain.estimate.band import Band, Range, find_band
+from hpctrain.estimate.memory import MEMORY_ERROR, RESERVE_BYTES
+from hpctrain.estimate.memory_advice import advise_memory
 from hpctrain.estimate.plan import Estimate
 from hpctrain.estimate.quantities import (
     render_bytes,
@@ -14,77 +16,71 @@ from hpctrain.estimate.quantities import (
     render_usd,
 )
 from hpctrain.estimate.smallest import Goals
-from hpctrain.estimate.speed import accumulation_for, with_accumulation
 
 # Below this a hint names the accumulation that would reach it.
 GOOD_EFFICIENCY = 0.85
-LARGE_BUCKET_MB = 200.0
+HOLDS, TIGHT, UNCERTAIN, NO = "holds", "tight", "holds only if", "no"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """One goal, or the memory: held or not.
+    """One goal, or the memory.
 
     Args:
+        kind: ``holds`` over the whole band; ``tight`` (memory alone); ``holds only if``, where the
+            limit lies within the band; ``no``.
+        holds: whether it does by the expected value.
         words: the arithmetic.
         advice: what would help; empty where it holds.
+        low, high: the band of what is judged, in the unit of the goal.
+        odds: that it holds, if the truth is anywhere in the band.
     """
 
     goal: str
+    kind: str
     holds: bool
     words: str
     advice: str = ""
+    low: float | None = None
+    high: float | None = None
+    odds: float | None = None
 
 
 def judge(estimate: Estimate, goals: Goals) -> tuple[Verdict, ...]:
     """Return a verdict for the memory and for each goal."""
+    band = find_band(estimate)
     found = [_judge_memory(estimate)]
     if not estimate.goodput.share:
         found.append(_judge_goodput(estimate))
     if goals.tokens_per_s is not None:
-        found.append(_judge_rate(estimate, goals.tokens_per_s))
+        found.append(_judge_rate(estimate, band, goals.tokens_per_s))
     if goals.efficiency is not None:
-        found.append(_judge_efficiency(estimate, goals.efficiency))
+        found.append(_judge_efficiency(estimate, band, goals.efficiency))
     if goals.deadline_s is not None:
-        found.append(_judge_deadline(estimate, goals.deadline_s))
+        found.append(_judge_deadline(estimate, band, goals.deadline_s))
     if goals.budget_usd is not None:
-        found.append(_judge_budget(estimate, goals.budget_usd))
+        found.append(_judge_budget(estimate, band, goals.budget_usd))
     return tuple(found)
 
 
-def hint_accumulation(estimate: Estimate, efficiency: float) -> str:
-    """Return which accumulation reaches an efficiency, and what it does to the batch."""
-    job, cluster, mfu = estimate.job, estimate.cluster, estimate.assumptions.mfu
-    accum = accumulation_for(job, cluster, mfu, efficiency)
-    if accum is None:
-        return f"no accumulation reaches {efficiency:.0%}: the slowest rank is waited for too long"
-    then = with_accumulation(job, cluster, accum)
-    # Fewer messages and fewer bytes: both shorten the exchange itself.
-    lighter = replace(job, bucket_mb=max(job.bucket_mb, LARGE_BUCKET_MB), compression="fp16")
-    with_less = accumulation_for(lighter, cluster, mfu, efficiency)
-    also = (
-        f"; {with_less} with comm.bucket_mb={lighter.bucket_mb:g} and comm.compression=fp16"
-        if with_less is not None and with_less < accum else ""
-    )  # fmt: skip
-    return (
-        f"accumulate {accum} micro-batches a step (train.grad_accum_steps, now {job.accum}): "
-        f"{efficiency:.0%}, with a global batch of "
-        f"{render_count(then.tokens_per_step(cluster.gpus))} tokens in place of "
-        f"{render_count(estimate.speed.tokens_per_step)}{also}"
-    )
-
-
 def _judge_memory(estimate: Estimate) -> Verdict:
-    has, needs = estimate.cluster.gpu.memory_bytes, estimate.memory.needed_bytes
+    memory, has = estimate.memory, estimate.cluster.gpu.memory_bytes
     words = (
-        f"{render_bytes(estimate.memory.peak_bytes)} of tensors + {render_bytes(RESERVE_BYTES)} "
-        f"reserve = {render_bytes(needs)}, of {render_bytes(has)}"
+        f"{render_bytes(memory.peak_bytes)} of tensors + {render_bytes(RESERVE_BYTES)} "
+        f"reserve = {render_bytes(memory.needed_bytes)}, of {render_bytes(has)}"
     )
+    low = memory.peak_bytes * (1 - MEMORY_ERROR) + RESERVE_BYTES
+    range_ = {"low": low, "high": memory.at_most_bytes}
+    if estimate.fits and not estimate.tight:
+        return Verdict(goal="memory", kind=HOLDS, holds=True, words=words, **range_)
+    advice = advise_memory(estimate)
     if estimate.fits:
-        return Verdict(goal="memory", holds=True, words=words)
-    ways = list(_memory_advice(estimate))
-    advice = " or ".join(ways) if ways else "no setting of ours helps: take a GPU with more memory"
-    return Verdict(goal="memory", holds=False, words=words, advice=advice)
+        words += f"; {MEMORY_ERROR:.0%} more than estimated does not fit"
+        return Verdict(
+            goal="memory", kind=TIGHT, holds=True, words=words, advice=advice, **range_
+        )  # fmt: skip
+    advice = advice or "no setting of ours helps: take a GPU with more memory"
+    return Verdict(goal="memory", kind=NO, holds=False, words=words, advice=advice, **range_)
 
 
 def _judge_goodput(estimate: Estimate) -> Verdict:
@@ -94,96 +90,112 @@ def _judge_goodput(estimate: Estimate) -> Verdict:
         f"{render_duration(plan.restart_s + plan.interval_s / 2 + plan.write_s)}, most of it for "
         f"a checkpoint of {render_bytes(estimate.cost.checkpoint_bytes)}"
     )
-    return Verdict(goal="goodput", holds=False, words=words, advice="faster --storage")
+    return Verdict(goal="goodput", kind=NO, holds=False, words=words, advice="faster --storage")
 
 
-def _memory_advice(estimate: Estimate) -> Iterator[str]:
-    """Yield the changes that make it fit, each alone; then all of them together."""
-    job, cluster = estimate.job, estimate.cluster
-    load = job.load(cluster.gpus)
-
-    def fits(**changes: object) -> bool:
-        then = estimate_memory(job.size, replace(load, **changes))
-        return then.needed_bytes <= cluster.gpu.memory_bytes
-
-    smaller = [size for size in range(load.micro_batch - 1, 0, -1) if fits(micro_batch=size)]
-    if smaller:
-        accum = -(-load.sequences // smaller[0])
-        yield f"--accum {accum} (micro-batches of {-(-load.sequences // accum)})"
-    if not load.recomputes and fits(recomputes=True):
-        yield "--set train.activation_checkpointing=true"
-    if not load.sharded and load.ranks > 1 and fits(sharded=True):
-        yield "--set optim.sharded=true"
-    everything = {"micro_batch": 1, "recomputes": True, "sharded": load.ranks > 1}
-    if not smaller and not fits(recomputes=True) and fits(**everything):
-        yield "micro-batches of 1 with train.activation_checkpointing and optim.sharded"
+def _verdict(
+    goal: str, range_: Range, holds: bool, odds: float, words: str, condition: str, advice: str
+) -> Verdict:
+    """Return the verdict that a band and the odds come to."""
+    kind = HOLDS if odds >= 1 else UNCERTAIN if odds > 0 else NO
+    if kind == UNCERTAIN:
+        words = f"{condition}; odds about {odds:.0%} over the band: {words}"
+    return Verdict(
+        goal=goal, kind=kind, holds=holds if kind == UNCERTAIN else kind == HOLDS, words=words,
+        advice="" if kind == HOLDS else advice, low=range_.low, high=range_.high, odds=odds,
+    )  # fmt: skip
 
 
-def _judge_rate(estimate: Estimate, tokens_per_s: float) -> Verdict:
+def _judge_rate(estimate: Estimate, band: Band, tokens_per_s: float) -> Verdict:
     speed, gpus = estimate.speed, estimate.cluster.gpus
     share = tokens_per_s / speed.ceiling_tokens_per_s
     per_gpu = f" ({render_count(speed.ceiling_tokens_per_s / gpus)} a GPU)" if gpus > 1 else ""
+    found = band.tokens_per_s
     words = (
         f"{render_count(tokens_per_s)} tokens/s would be {share:.0%} MFU: the ceiling is "
         f"{_peak_words(estimate)} / {render_count(estimate.cost.flops_per_token)} FLOP a token = "
         f"{render_count(speed.ceiling_tokens_per_s)} tokens/s{per_gpu}; expected are "
-        f"{render_count(speed.tokens_per_s)}"
+        f"{render_count(found.expected)}, {render_count(found.low)} to {render_count(found.high)}"
     )
     if share > 1:
-        return Verdict(goal="rate", holds=False, words=f"impossible: {words}",
-                       advice=f"more than {share:.1f} times as many GPUs")  # fmt: skip
-    holds = tokens_per_s <= speed.tokens_per_s
+        return _verdict(
+            "rate", found, False, 0.0, f"impossible: {words}", "",
+            f"more than {share:.1f} times as many GPUs",
+        )  # fmt: skip
     more = tokens_per_s / speed.tokens_per_s
-    advice = "" if holds else f"{more:.1f} times the GPUs, or a higher MFU, measured"
-    return Verdict(goal="rate", holds=holds, words=words, advice=advice)
+    return _verdict(
+        "rate", found, tokens_per_s <= speed.tokens_per_s, found.odds_from(tokens_per_s), words,
+        f"a step takes at most {render_duration(speed.tokens_per_step / tokens_per_s)}",
+        f"{max(1.0, more):.1f} times the GPUs, or a higher MFU, measured",
+    )  # fmt: skip
 
 
-def _judge_efficiency(estimate: Estimate, efficiency: float) -> Verdict:
-    speed = estimate.speed
-    holds = speed.efficiency >= efficiency
+def _judge_efficiency(estimate: Estimate, band: Band, efficiency: float) -> Verdict:
+    speed, found = estimate.speed, band.efficiency
+    gathering = (
+        f", {render_duration(speed.gather_s)} to gather the sharded weights"
+        if speed.gather_s else ""
+    )  # fmt: skip
     words = (
-        f"{speed.efficiency:.0%} predicted, {efficiency:.0%} wanted: a step computes "
-        f"{render_duration(speed.compute_s)} and waits {render_duration(speed.exposed_s)} for "
-        f"the exchange, {render_duration(speed.waiting_s)} for the slowest rank"
+        f"{found.expected:.0%} predicted, {found.low:.0%} to {found.high:.0%}, {efficiency:.0%} "
+        f"wanted: a step computes {render_duration(speed.compute_s)} and waits "
+        f"{render_duration(speed.exposed_s)} for the exchange{gathering}, "
+        f"{render_duration(speed.waiting_s)} for the slowest rank"
     )
-    advice = "" if holds or efficiency >= 1 else hint_accumulation(estimate, efficiency)
-    return Verdict(goal="efficiency", holds=holds, words=words, advice=advice)
+    holds = speed.efficiency >= efficiency
+    rest_s = speed.compute_s * (1 / efficiency - 1)
+    return _verdict(
+        "efficiency", found, holds, found.odds_from(efficiency), words,
+        f"a step waits at most {render_duration(rest_s)} in all",
+        "" if holds or efficiency >= 1 else hint_accumulation(estimate, efficiency),
+    )  # fmt: skip
 
 
-def _judge_deadline(estimate: Estimate, deadline_s: float) -> Verdict:
+def _judge_deadline(estimate: Estimate, band: Band, deadline_s: float) -> Verdict:
     total = f"{estimate.job.tokens * estimate.cost.flops_per_token:.3g}"
+    found = band.expected_s
     words = (
-        f"{render_duration(estimate.expected_s)} expected, {render_duration(deadline_s)} allowed: "
+        f"{render_duration(found.expected)} expected, {render_duration(found.low)} to "
+        f"{render_duration(found.high)}, {render_duration(deadline_s)} allowed: "
         f"{total} FLOP; at 100 % MFU, {_peak_words(estimate)}, it takes "
         f"{render_duration(estimate.ceiling_s)}"
     )
-    if estimate.expected_s <= deadline_s:
-        return Verdict(goal="deadline", holds=True, words=words)
     needed = estimate.ceiling_s / deadline_s
+    holds = found.expected <= deadline_s
     if needed > 1:
         words = f"impossible, {needed:.1f} times the peak would be needed: {words}"
-    else:
+    elif not holds:
         words += f"; {needed:.0%} MFU would be needed, exchange and failures included"
-    return Verdict(goal="deadline", holds=False, words=words)
+    step_s = deadline_s * estimate.goodput.share / estimate.steps
+    odds = 0.0 if needed > 1 else found.odds_up_to(deadline_s)
+    return _verdict(
+        "deadline", found, holds, odds, words,
+        f"a step takes at most {render_duration(step_s)} (expected are "
+        f"{render_duration(estimate.speed.step_s)})", "",
+    )  # fmt: skip
 
 
-def _judge_budget(estimate: Estimate, budget_usd: float) -> Verdict:
-    if estimate.usd is None:
+def _judge_budget(estimate: Estimate, band: Band, budget_usd: float) -> Verdict:
+    if estimate.usd is None or band.usd is None:
         return Verdict(
-            goal="budget", holds=False,
-            words=f"{render_usd(budget_usd)} allowed; no price is known for "
-            f"{estimate.cluster.instance or estimate.cluster.gpu.name}",
-            advice="give yours: --usd-per-gpu-hour, or --prices FILE",
+            goal="budget", kind=NO, holds=False,
+            words=f"{render_usd(budget_usd)} allowed; no price is known for nodes of "
+            f"{estimate.cluster.instance or estimate.cluster.shape_words}",
+            advice="give yours: --usd-per-gpu-hour, or --prices FILE; or take a machine that is "
+            "sold so: --instance",
         )  # fmt: skip
+    found = band.usd
     words = (
-        f"{render_usd(estimate.usd)} for {estimate.gpu_hours:,.0f} GPU-hours on demand, "
-        f"{render_usd(budget_usd)} allowed"
+        f"{render_usd(found.expected)}, {render_usd(found.low)} to {render_usd(found.high)}, for "
+        f"{estimate.gpu_hours:,.0f} GPU-hours on demand, {render_usd(budget_usd)} allowed"
     )
-    if estimate.usd <= budget_usd:
-        return Verdict(goal="budget", holds=True, words=words)
-    tokens = render_count(estimate.job.tokens * budget_usd / estimate.usd)
-    advice = f"on this cluster it pays for {tokens} tokens"
-    return Verdict(goal="budget", holds=False, words=words, advice=advice)
+    tokens = estimate.job.tokens * budget_usd / estimate.usd if estimate.usd else 0.0
+    return _verdict(
+        "budget", found, found.expected <= budget_usd, found.odds_up_to(budget_usd), words,
+        f"it takes at most {estimate.gpu_hours * budget_usd / (found.expected or 1.0):,.0f} "
+        "GPU-hours",
+        f"on this cluster it pays for {render_count(tokens)} tokens",
+    )  # fmt: skip
 
 
 def _peak_words(estimate: Estimate) -> str:

@@ -7,7 +7,7 @@ import pytest
 from estimating import run, run_json
 
 from hpctrain.bench.samples import RankSteps, Sample
-from hpctrain.estimate.mfu import mfu_of
+from hpctrain.estimate.measured import mfu_of
 from hpctrain.estimate.model import cost_model
 from hpctrain.gpu_peaks import peak_flops
 from hpctrain.train.presets import PRESETS, ModelSize
@@ -115,3 +115,38 @@ def test_unfinished_runs_and_other_programs_are_passed_over(capsys, tmp_path):
         (tmp_path / name / "events.jsonl").write_text(text)
     _, record = run_json(capsys, *ASKED, "--runs-dir", str(tmp_path))
     assert record["mfu"]["kind"] == "published"
+
+
+def rewrite_settings(folder, *, seq_len=2048, compiled=False):
+    (folder / "run.toml").write_text(
+        f'[model]\npreset = "xlarge"\nseq_len = {seq_len}\n'
+        f"[train]\nactivation_checkpointing = false\ncompile = {str(compiled).lower()}\n"
+    )
+
+
+def test_a_run_of_another_length_or_compiled_speaks_for_no_other(capsys, tmp_path):
+    make_run(tmp_path / "same", sample(0.40), at_s=1000)
+    rewrite_settings(tmp_path / "same")
+    make_run(tmp_path / "shorter", sample(0.50), at_s=2000)
+    rewrite_settings(tmp_path / "shorter", seq_len=512)
+    make_run(tmp_path / "compiled", sample(0.45), at_s=3000)
+    rewrite_settings(tmp_path / "compiled", compiled=True)
+    _, record = run_json(capsys, *ASKED, "--runs-dir", str(tmp_path))
+    assert record["mfu"]["value"] == pytest.approx(0.40)
+    assert "2048 tokens a sequence, compiled: no" in record["mfu"]["source"]
+    assert "20 timed steps" in record["mfu"]["source"]
+    _, record = run_json(
+        capsys, *ASKED, "--set", "train.compile=true", "--runs-dir", str(tmp_path)
+    )  # fmt: skip
+    assert record["mfu"]["value"] == pytest.approx(0.45)
+
+
+def test_a_run_with_enough_steps_is_taken_before_a_newer_one_with_few(capsys, tmp_path):
+    make_run(tmp_path / "long", sample(0.40), at_s=1000)
+    make_run(tmp_path / "short", sample(0.30), at_s=2000)
+    lines = (tmp_path / "short/events.jsonl").read_text().splitlines()
+    (tmp_path / "short/events.jsonl").write_text("\n".join(lines[:14]) + "\n")  # 3 timed
+    os.utime(tmp_path / "short/events.jsonl", (2000, 2000))
+    _, record = run_json(capsys, *ASKED, "--runs-dir", str(tmp_path))
+    assert record["mfu"]["value"] == pytest.approx(0.40)
+    assert str(tmp_path / "long") in record["mfu"]["source"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpctrain.clusters.cloud.settings import CloudSettings
-from hpctrain.errors import ConfigError
+from hpctrain.errors import ConfigError, raise_all
 
 try:
     import tomllib
@@ -17,6 +17,7 @@ except ModuleNotFoundError:  # Python 3.10
 
 TABLE = Path(__file__).with_name("prices.toml")
 HOURS_PER_MONTH = 730.0
+MOST_USD_PER_HOUR = 100_000  # of one machine
 FILESTORE_GB = 1024.0  # the least that Google sells
 
 
@@ -53,11 +54,41 @@ def read_prices(own: Path | None = None) -> dict[str, Any]:
     if own is None:
         return table
     try:
-        return _merged(table, tomllib.loads(own.read_text(encoding="utf-8")))
+        merged = _merged(table, tomllib.loads(own.read_text(encoding="utf-8")))
     except (OSError, ValueError) as problem:
         raise ConfigError(
             f"prices: {own} cannot be read: {problem}; expected tables as in {TABLE}."
         ) from problem
+    raise_all(
+        ConfigError, [f"prices: {own}: {wrong} Correct it." for wrong in _wrong_prices(merged)]
+    )
+    return merged
+
+
+def _wrong_prices(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is no price in a table, all of it."""
+    for provider in ("aws", "gcp"):
+        cloud = table[provider]
+        for kind in ("machines", "gpus", "spot"):
+            prices = cloud.get(kind, {}) if isinstance(cloud, Mapping) else None
+            if not isinstance(prices, Mapping):
+                yield f"{provider}.{kind}: no table, got {prices!r:.40}; expected names and prices."
+                continue
+            for name, price in prices.items():
+                usd = price
+                if kind == "spot":
+                    is_whole = isinstance(price, Mapping) and {"as_of", "source"} <= set(price)
+                    usd = price.get("usd_per_hour") if is_whole else None
+                if (
+                    isinstance(usd, bool)
+                    or not isinstance(usd, (int, float))
+                    or not (0 <= usd <= MOST_USD_PER_HOUR)
+                ):
+                    yield (
+                        f"{provider}.{kind}.{name}: no price, got {price!r:.40}; expected US "
+                        f"dollars an hour, 0 to {MOST_USD_PER_HOUR:,}"
+                        + (", with as_of and source." if kind == "spot" else ".")
+                    )
 
 
 def estimate_price(
