@@ -17,7 +17,7 @@ from hpctrain.scaling_model.step import (
 from hpctrain.train.flops import flops_per_token
 from hpctrain.train.presets import ModelSize, count_parameters
 
-PUBLISHED_ERROR, GIVEN_ERROR = 0.10, 0.05
+GIVEN_ERROR = 0.05
 # How much GPUs of a job differ from step to step: not published anywhere that we know of. That of
 # the llm-foundry curve on 8 to 64 H100 (benchmarks/predict.py curve) is at most this.
 ASSUMED_JITTER = 0.01
@@ -63,7 +63,7 @@ def plan_step_model(
     raise_all(ConfigError, errors)
     assert found is not None  # else an error was raised
     assert peak is not None
-    mfu, error, words = _choose_mfu(found, count_parameters(size), precision, mfu)
+    mfu, error, words = _choose_mfu(found, count_parameters(size), size.seq_len, precision, mfu)
     computing_s = sequences * size.seq_len * flops_per_token(size) / (peak * mfu)
     return StepModel(
         data_s=0.0,
@@ -120,15 +120,15 @@ def check_mfu(mfu: float | None) -> None:
 
 
 def _choose_mfu(
-    gpu: Gpu, params: int, precision: str, given: float | None
+    gpu: Gpu, params: int, seq_len: int, precision: str, given: float | None
 ) -> tuple[float, float, str]:
     if given is not None:
         return given, GIVEN_ERROR, "as given"
-    figure = find_published(gpu, params, precision)
+    figure = find_published(gpu, params, precision, seq_len)
     if figure is None:
         raise ConfigError(
             f"--mfu: nothing is published for {params / 1e6:.4g} million parameters in {precision} "
             f"on {gpu.name}, got none; expected a share such as 0.4. Measure there (hpctrain "
             "bench, then --from), or give --mfu by your own experience."
         )
-    return figure.value, PUBLISHED_ERROR, f"published: {figure.source}"
+    return figure.value, figure.error, f"published: {figure.source}"
