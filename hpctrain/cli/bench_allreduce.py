@@ -12,7 +12,11 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from hpctrain.cli.cluster_options import complete_cluster_name
+from hpctrain.cli.launch_options import (
+    host_options,
+    np_option,
+    oversubscribe_option,
+)
 
 PLAIN_INTERVAL_S = 5.0
 
@@ -41,17 +45,8 @@ Examples:
 Exit codes: 0 done; 1 an element was wrong, or a launch failed; 2 usage; 130 Ctrl-C.
 """
 )
-@click.option(
-    "--np", "-np", "-n", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots."
-)
-@click.option("--hosts", type=click.Path(path_type=Path), help="Open MPI hostfile.")
-@click.option(
-    "--cluster",
-    metavar="NAME",
-    shell_complete=complete_cluster_name,
-    help="The hosts of a cluster that `hpctrain cluster up` made.",
-)
-@click.option("-H", "host_list", metavar="LIST", help="Hosts and slots: a:2,node[1-4]:8.")
+@np_option
+@host_options
 @click.option(
     "--sizes",
     metavar="LIST",
@@ -93,7 +88,7 @@ Exit codes: 0 done; 1 an element was wrong, or a launch failed; 2 usage; 130 Ctr
     show_default=True,
     help="Where the run's directory is made.",
 )
-@click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
+@oversubscribe_option
 @click.option("--dry-run", is_flag=True, help="Print what would run; touch no host.")
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")
 def command(

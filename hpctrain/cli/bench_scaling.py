@@ -13,8 +13,14 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from hpctrain.cli.cluster_options import complete_cluster_name
-from hpctrain.cli.run import _complete_config, _complete_file, _complete_set
+from hpctrain.cli.launch_options import (
+    complete_file,
+    config_option,
+    host_options,
+    oversubscribe_option,
+    probe_option,
+    set_option,
+)
 
 
 def _complete_precision(
@@ -63,14 +69,7 @@ Exit codes: 0 done; 1 a trial failed, or a result is implausible; 2 usage; 130 C
     metavar="LIST",
     help="Ranks: 1,2,4. Default: 1, 2, 4 … up to all slots.",
 )
-@click.option("--hosts", type=click.Path(path_type=Path), help="Open MPI hostfile.")
-@click.option(
-    "--cluster",
-    metavar="NAME",
-    shell_complete=complete_cluster_name,
-    help="The hosts of a cluster that `hpctrain cluster up` made.",
-)
-@click.option("-H", "host_list", metavar="LIST", help="Hosts and slots: a:2,node[1-4]:8.")
+@host_options
 @click.option(
     "--mode",
     type=click.Choice(["weak", "strong", "both"]),
@@ -83,21 +82,8 @@ Exit codes: 0 done; 1 a trial failed, or a result is implausible; 2 usage; 130 C
     shell_complete=_complete_precision,
     help="Precisions to measure side by side: fp32,bf16.",
 )
-@click.option(
-    "--config",
-    "config_name",
-    metavar="FILE.toml",
-    shell_complete=_complete_config,
-    help="Configuration file, or the name of a recipe.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=_complete_set,
-    help="Override one setting. Repeatable.",
-)
+@config_option
+@set_option
 @click.option(
     "--repeats",
     type=click.IntRange(min=1),
@@ -132,7 +118,7 @@ Exit codes: 0 done; 1 a trial failed, or a result is implausible; 2 usage; 130 C
     help="With --out: trials that count no more and are run again, as their runs, or their "
     "cases, are named: weak-fp32-np2-1node-3.",
 )
-@click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
+@oversubscribe_option
 @click.option(
     "--metric",
     metavar="REGEX",
@@ -160,7 +146,7 @@ Exit codes: 0 done; 1 a trial failed, or a result is implausible; 2 usage; 130 C
     show_default=True,
     help="A trial that takes longer is an error (s).",
 )
-@click.option("--probe", is_flag=True, help="Ask the hosts for their facts first, and keep them.")
+@probe_option
 @click.option("--dry-run", is_flag=True, help="Print the cases and commands; start nothing.")
 @click.option(
     "--json", "as_json", is_flag=True, help="The report, or the plan with --dry-run, as JSON."
@@ -170,7 +156,7 @@ Exit codes: 0 done; 1 a trial failed, or a result is implausible; 2 usage; 130 C
     metavar="[COMMAND]...",
     nargs=-1,
     type=click.UNPROCESSED,
-    shell_complete=_complete_file,
+    shell_complete=complete_file,
 )
 def command(*, dry_run: bool, as_json: bool, **given: Any) -> None:
     """Measure how a training scales: the trainer, or COMMAND, at each size, and a report.

@@ -6,37 +6,17 @@ import os
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem
 
-from hpctrain.cli.cluster_options import complete_cluster_name
+from hpctrain.cli.launch_options import (
+    complete_file,
+    config_option,
+    host_options,
+    np_option,
+    oversubscribe_option,
+    probe_option,
+    set_option,
+)
 from hpctrain.cli.runs import complete_run_name
-
-
-def _complete_set(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from hpctrain.config import all_keys, choices_of
-
-    key, equals, value = incomplete.partition("=")
-    if equals:
-        choices = choices_of(key)
-        return [CompletionItem(f"{key}={each}") for each in choices if each.startswith(value)]
-    return [CompletionItem(f"{key}=") for key in all_keys() if key.startswith(incomplete)]
-
-
-def _complete_config(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from hpctrain.recipes import recipe_names
-
-    recipes = [CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)]
-    return recipes or _complete_file(ctx, param, incomplete)
-
-
-def _complete_file(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    return [CompletionItem(incomplete, type="file")]
 
 
 @click.command(
@@ -57,37 +37,15 @@ Exit codes: 0 done; that of the first rank that failed; 2 usage; 75 stopped by S
 saved and resumable; 130 Ctrl-C; 128+n signal n.
 """,
 )
-@click.option(
-    "--np", "-np", "-n", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots."
-)
-@click.option("--hosts", type=click.Path(path_type=Path), help="Open MPI hostfile.")
-@click.option(
-    "--cluster",
-    metavar="NAME",
-    shell_complete=complete_cluster_name,
-    help="The hosts of a cluster that `hpctrain cluster up` made.",
-)
-@click.option("-H", "host_list", metavar="LIST", help="Hosts and slots: a:2,node[1-4]:8.")
+@np_option
+@host_options
 @click.option(
     "--sync",
     is_flag=True,
     help="First bring what git tracks, and what the configuration names, to the hosts by rsync.",
 )
-@click.option(
-    "--config",
-    "config_name",
-    metavar="FILE.toml",
-    shell_complete=_complete_config,
-    help="Configuration file, or the name of a recipe that comes with hpctrain.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=_complete_set,
-    help="Override one setting, e.g. train.steps=100. Repeatable.",
-)
+@config_option
+@set_option
 @click.option(
     "--name",
     shell_complete=complete_run_name,
@@ -101,7 +59,7 @@ saved and resumable; 130 Ctrl-C; 128+n signal n.
     show_default=True,
     help="Where run directories are made.",
 )
-@click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
+@oversubscribe_option
 @click.option(
     "--save-signal",
     is_flag=True,
@@ -110,13 +68,13 @@ saved and resumable; 130 Ctrl-C; 128+n signal n.
 @click.option("--dry-run", is_flag=True, help="Print the exact command; touch no host.")
 @click.option("--explain", is_flag=True, help="Print why each flag and variable is there.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --explain: as JSON.")
-@click.option("--probe", is_flag=True, help="Ask the hosts for their facts first, and keep them.")
+@probe_option
 @click.argument(
     "program",
     metavar="[COMMAND]...",
     nargs=-1,
     type=click.UNPROCESSED,
-    shell_complete=_complete_file,
+    shell_complete=complete_file,
 )
 def command(
     np: int | None,

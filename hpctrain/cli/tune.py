@@ -10,8 +10,14 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from hpctrain.cli.cluster_options import complete_cluster_name
-from hpctrain.cli.run import _complete_config, _complete_set
+from hpctrain.cli.launch_options import (
+    config_option,
+    host_options,
+    np_option,
+    oversubscribe_option,
+    probe_option,
+    set_option,
+)
 from hpctrain.errors import EXIT_INTERRUPTED
 
 
@@ -45,32 +51,10 @@ Examples:
 Exit codes: 0 done, also where the settings stay; 1 the run itself fails; 2 usage; 130 Ctrl-C.
 """,
 )
-@click.option(
-    "--np", "-np", "-n", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots."
-)
-@click.option("--hosts", type=click.Path(path_type=Path), help="Open MPI hostfile.")
-@click.option(
-    "--cluster",
-    metavar="NAME",
-    shell_complete=complete_cluster_name,
-    help="The hosts of a cluster that `hpctrain cluster up` made.",
-)
-@click.option("-H", "host_list", metavar="LIST", help="Hosts and slots: a:2,node[1-4]:8.")
-@click.option(
-    "--config",
-    "config_name",
-    metavar="FILE.toml",
-    shell_complete=_complete_config,
-    help="Configuration file, or the name of a recipe that comes with hpctrain.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=_complete_set,
-    help="Override one setting, e.g. model.preset=small. Repeatable.",
-)
+@np_option
+@host_options
+@config_option
+@set_option
 @click.option(
     "--budget",
     default="10m",
@@ -106,8 +90,8 @@ Exit codes: 0 done, also where the settings stay; 1 the run itself fails; 2 usag
 )
 @click.option("--force", is_flag=True, help="Write over --out where another tuning made it.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the order of trials.")
-@click.option("--oversubscribe", is_flag=True, help="Allow more ranks than slots.")
-@click.option("--probe", is_flag=True, help="Ask the hosts for their facts first, and keep them.")
+@oversubscribe_option
+@probe_option
 @click.option("--dry-run", is_flag=True, help="Print what would be tried, and why; start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The plan, or what was found, as JSON.")
 def command(
