@@ -60,11 +60,9 @@ def data_files(source):
         for path in (base / folder).rglob("*")
         if path.is_file()
     } | {
-        "hpctrain/constraints.txt",
-        "hpctrain/clusters/cloud/prices.toml",
-        "hpctrain/estimate/gpus.toml",
-        "hpctrain/estimate/published.toml",
-        "hpctrain/scaling_model/nics.toml",
+        str(path.relative_to(source))
+        for path in (source / "hpctrain").rglob("*")
+        if path.suffix in (".toml", ".j2") or path.name == "constraints.txt"
     }
 
 

@@ -66,6 +66,11 @@ def test_parts_longer_than_the_step():
         analyse(store(TWO, slow))
 
 
+def test_a_rank_that_is_held_up_before_or_after_rank_0_is_timed():
+    held_up = change_rank(make_sample(TWO), 1, optimizer_s=(2.0, *(0.01,) * 6, 3.0))
+    analyse(store(TWO, held_up))
+
+
 def test_the_sum_of_parts_may_be_off_by_a_little():
     analyse(store(TWO, change_rank(make_sample(TWO), 1, backward_s=(0.22,) * 8)))
 
