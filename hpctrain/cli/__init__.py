@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
 import click
 
 from hpctrain import __version__
+from hpctrain.cli.lazy_group import LazyGroup
 from hpctrain.errors import EXIT_FAILED, EXIT_INTERRUPTED, HpctrainError
 
 # name → (module, one line for --help). Listing needs no import, so --help answers at once.
@@ -28,24 +28,14 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command only when it is used."""
+class Hpctrain(LazyGroup):
+    """All commands."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        return importlib.import_module(COMMANDS[cmd_name][0]).command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+    table = COMMANDS
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Hpctrain,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Begin with 'hpctrain preflight', then 'hpctrain run --np 2 -- hostname'.",
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
+
+from hpctrain.cli.lazy_group import LazyGroup
 
 # name → (module, one line for --help).
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -24,26 +24,16 @@ DEFAULT = "scaling"
 _OWN_OPTIONS = ("-h", "--help")
 
 
-class BenchGroup(click.Group):
+class BenchGroup(LazyGroup):
     """Without a command's name it measures scaling: ``hpctrain bench --np 1,2,4``."""
+
+    table = COMMANDS
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # A first word that is no option is a command's name, perhaps mistyped.
         if not args or (args[0].startswith("-") and args[0] not in _OWN_OPTIONS):
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        return importlib.import_module(COMMANDS[cmd_name][0]).command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
 @click.group(

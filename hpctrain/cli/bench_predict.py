@@ -8,29 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
+
+from hpctrain.cli.hardware_options import complete_gpu, complete_instance
+from hpctrain.train.presets import PRESETS
 
 if TYPE_CHECKING:
     from hpctrain.scaling_model.step import StepModel
     from hpctrain.scaling_model.topology import Topology
-
-MODELS = ("tiny", "small", "medium", "large", "xlarge")
-
-
-def _complete_instance(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from hpctrain.estimate.nodes import node_kind_names
-
-    return [CompletionItem(name) for name in node_kind_names() if name.startswith(incomplete)]
-
-
-def _complete_gpu(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from hpctrain.estimate.gpus import gpu_names
-
-    return [CompletionItem(name) for name in gpu_names() if name.startswith(incomplete.lower())]
 
 
 @click.command(
@@ -56,14 +40,16 @@ Examples:
 @click.option(
     "--instance",
     metavar="NAME",
-    shell_complete=_complete_instance,
+    shell_complete=complete_instance,
     help="A cloud's machine, whose network and GPU are taken from a table.",
 )
 @click.option("--link", metavar="RATE,LATENCY", help="Between nodes: line rate, one-way latency.")
 @click.option(
     "--intra-link", metavar="RATE,LATENCY", help="Between two GPUs of a node. Default: the GPU's."
 )
-@click.option("--model", type=click.Choice(MODELS), help="A preset's size.  [default: xlarge]")
+@click.option(
+    "--model", type=click.Choice(list(PRESETS)), help="A preset's size.  [default: xlarge]"
+)
 @click.option(
     "--config", "config_name", metavar="FILE.toml", help="A configuration file, or a recipe."
 )
@@ -71,7 +57,7 @@ Examples:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one of its settings."
 )
 @click.option(
-    "--gpu", metavar="NAME", shell_complete=_complete_gpu, help="Default: the instance's, or a100."
+    "--gpu", metavar="NAME", shell_complete=complete_gpu, help="Default: the instance's, or a100."
 )
 @click.option("--mfu", type=float, help="Of one GPU alone, 0 to 1. Default: a published one.")
 @click.option("--accum", type=click.IntRange(min=1), help="Micro-batches a step.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from hpctrain.cli.hardware_options import complete_gpu, complete_instance
+
 if TYPE_CHECKING:
     from hpctrain.estimate.asked import Asked
 
@@ -19,22 +21,6 @@ def _complete_model(
     from hpctrain.train.presets import PRESETS
 
     return [CompletionItem(name) for name in PRESETS if name.startswith(incomplete)]
-
-
-def _complete_gpu(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from hpctrain.estimate.gpus import gpu_names
-
-    return [CompletionItem(name) for name in gpu_names() if name.startswith(incomplete.lower())]
-
-
-def _complete_instance(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from hpctrain.estimate.nodes import node_kind_names
-
-    return [CompletionItem(name) for name in node_kind_names() if name.startswith(incomplete)]
 
 
 @click.command(
@@ -91,7 +77,7 @@ what is uncertain says "holds only if", with the odds; --json has then certain: 
 @click.option(
     "--gpu",
     metavar="KIND",
-    shell_complete=_complete_gpu,
+    shell_complete=complete_gpu,
     help="a100-80gb, h100, l4 … Default: the --instance's.",
 )
 @click.option(
@@ -105,7 +91,7 @@ what is uncertain says "holds only if", with the odds; --json has then certain: 
 @click.option(
     "--instance",
     metavar="NAME",
-    shell_complete=_complete_instance,
+    shell_complete=complete_instance,
     help="A cloud's machine type: its GPUs and network.",
 )
 @click.option(

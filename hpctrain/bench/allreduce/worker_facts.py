@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hpctrain import __version__
-from hpctrain.cores import count_cores
+from hpctrain.bench.environment import probe_environment
 
 # The message itself, what the library copies of it, and room for everybody else.
 COPIES = 3
@@ -75,25 +70,12 @@ def describe_placement(hosts: Sequence[str]) -> str:
 
 def describe_environment(device: Any) -> dict[str, str]:
     """Return what rank 0 runs on."""
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    found = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": cpu[0].partition(": ")[2] if cpu else platform.machine(),
-        "cores": str(count_cores()),
-        "load": " ".join(f"{value:.2f}" for value in os.getloadavg()),
-        "python": platform.python_version(),
-        "hpctrain": __version__,
-    }
+    found = probe_environment(("mpi4py", "torch", "horovod", "numpy"), mpi=False)
     if device is not None and device.type == "cuda":
         import torch
 
         found["gpu"] = torch.cuda.get_device_name(device)
         found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
-    for package in ("mpi4py", "torch", "horovod", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
     try:
         from hpctrain.train.comm_horovod import mpi_library
 
