@@ -8,7 +8,7 @@ from typing import Any
 
 BUCKET, COMPRESSION, THREADS = "comm.bucket_mb", "comm.compression", "launch.threads_per_rank"
 YIELD, ALLREDUCE = "mpi_yield_when_idle", "coll_tuned_allreduce_algorithm"
-CYCLE = "HOROVOD_CYCLE_TIME"
+EAGER, CYCLE = "btl_tcp_eager_limit", "HOROVOD_CYCLE_TIME"
 ALGO, PROTO, SOCKETS = "NCCL_ALGO", "NCCL_PROTO", "NCCL_SOCKET_NTHREADS"
 MIN_CHANNELS, MAX_CHANNELS = "NCCL_MIN_NCHANNELS", "NCCL_MAX_NCHANNELS"
 
@@ -87,3 +87,9 @@ class TuneFacts:
         if self.uses_gpus and (self.has_nccl or self.backend == "ddp"):
             return "nccl"
         return "gloo" if self.backend == "ddp" else "mpi"
+
+
+def describe(facts: TuneFacts) -> str:
+    """Return what exchanges gradients, in words."""
+    where = "GPUs" if facts.uses_gpus else "CPUs"
+    return f"{facts.np} rank{'s' * (facts.np > 1)} on {where}, {facts.carrier} exchanges"

@@ -16,6 +16,7 @@ from hpctrain.tune.knobs import (
     BUCKET,
     COMPRESSION,
     CYCLE,
+    EAGER,
     MAX_CHANNELS,
     MIN_CHANNELS,
     PROTO,
@@ -26,14 +27,14 @@ from hpctrain.tune.knobs import (
     LeftOut,
     TuneFacts,
     Value,
+    describe,
 )
+from hpctrain.tune.knobs_mpi import plan_allreduce, plan_eager, plan_yield
 
 MIB = 1024 * 1024
 BUCKET_SIZES_MB = (0.25, 1, 4, 10, 25, 64, 128, 256)
 MOST_BUCKETS = 64
 MOST_BUCKET_VALUES = 4
-# What Open MPI's own decision function takes as segment for its segmented ring (coll_tuned).
-RING_SEGMENT_BYTES = 1 << 20
 NCCL_DOC = "NCCL 2.30 user guide, 'Environment Variables'"
 Rule = Callable[[TuneFacts], Knob | LeftOut]
 
@@ -137,51 +138,6 @@ def _threads(facts: TuneFacts) -> Knob | LeftOut:
     )  # fmt: skip
 
 
-def _yield(facts: TuneFacts) -> Knob | LeftOut:
-    if (unfit := _needs_open_mpi(YIELD, facts)) is not None:
-        return unfit
-    variable = f"launch.env.OMPI_MCA_{YIELD}"
-    yields = str(facts.given.get(variable, "0" if facts.uses_gpus else "1")) not in ("0", "false")
-    label = "0" if yields else "1"
-    return Knob(
-        name=YIELD, base="1" if yields else "0", values=(Value(label, {variable: label}),),
-        reason="waiting awake answers sooner, yielding leaves the core to who computes",
-        source="Open MPI, mpi_yield_when_idle; docs/tuning.md",
-    )  # fmt: skip
-
-
-def _allreduce(facts: TuneFacts) -> Knob | LeftOut:
-    if (unfit := _needs_open_mpi(ALLREDUCE, facts)) is not None:
-        return unfit
-    base = str(facts.given.get(f"launch.env.OMPI_MCA_{ALLREDUCE}", "Open MPI's choice"))
-    # In version 5 coll/han stands above coll/tuned where ranks share nodes (priority 35 over 30).
-    over_han = facts.mpi_flavour == "openmpi5" and facts.nodes > 1
-    others = {"coll_han_priority": "0"} if over_han else {}
-    values = [Value("tuned", _mca(others))] if over_han else []
-    for number, name in _algorithms(facts.np):
-        forced = {"coll_tuned_use_dynamic_rules": "1", ALLREDUCE: number, **others}
-        if name == "segmented_ring":
-            forced[f"{ALLREDUCE}_segmentsize"] = str(RING_SEGMENT_BYTES)
-        values.append(Value(name, _mca(forced)))
-    return Knob(
-        name=ALLREDUCE, base=base, values=tuple(v for v in values if v.label != base),
-        reason=f"{facts.np} ranks on {facts.nodes} node{'s' * (facts.nodes > 1)}: Open MPI "
-        "chooses by size and number of ranks alone, measured on its authors' machines",
-        source="ompi_info --param coll tuned --level 9; Thakur et al. 2005",
-    )  # fmt: skip
-
-
-def _algorithms(np: int) -> tuple[tuple[str, str], ...]:
-    """Return coll_tuned's numbers and names; two ranks have no use for the others."""
-    if np == 2:
-        return (("3", "recursive_doubling"), ("4", "ring"))
-    return (("4", "ring"), ("5", "segmented_ring"), ("6", "rabenseifner"))
-
-
-def _mca(parameters: Mapping[str, str]) -> dict[str, str]:
-    return {f"launch.env.OMPI_MCA_{name}": value for name, value in parameters.items()}
-
-
 def _cycle(facts: TuneFacts) -> Knob | LeftOut:
     if facts.carrier == "nothing" or facts.backend != "horovod":
         return LeftOut(CYCLE, "Horovod exchanges nothing here")
@@ -226,33 +182,21 @@ def _sockets(facts: TuneFacts) -> Knob | LeftOut:
     )  # fmt: skip
 
 
-def _needs_open_mpi(name: str, facts: TuneFacts) -> LeftOut | None:
-    if facts.carrier != "mpi":
-        return LeftOut(name, f"MPI exchanges nothing: {_describe(facts)}")
-    if not facts.mpi_flavour.startswith("openmpi"):
-        return LeftOut(name, f"Open MPI's setting; this is {facts.mpi_flavour}")
-    return None
-
-
 def _needs_nccl(name: str, facts: TuneFacts) -> LeftOut | None:
-    return None if facts.carrier == "nccl" else LeftOut(name, f"no NCCL: {_describe(facts)}")
+    return None if facts.carrier == "nccl" else LeftOut(name, f"no NCCL: {describe(facts)}")
 
 
 def _alone(name: str) -> LeftOut:
     return LeftOut(name, "nothing is exchanged by one rank or without comm.backend")
 
 
-def _describe(facts: TuneFacts) -> str:
-    where = "GPUs" if facts.uses_gpus else "CPUs"
-    return f"{facts.np} rank{'s' * (facts.np > 1)} on {where}, {facts.carrier} exchanges"
-
-
 # LL128 is not forced: on hardware without it, it corrupts data (the same guide).
 RULES: Mapping[str, Rule] = {
     BUCKET: _bucket,
-    YIELD: _yield,
+    YIELD: plan_yield,
     CYCLE: _cycle,
-    ALLREDUCE: _allreduce,
+    ALLREDUCE: plan_allreduce,
+    EAGER: plan_eager,
     THREADS: _threads,
     ALGO: _nccl(ALGO, ("Ring", "Tree"), "rings fill links, trees have fewer hops"),
     PROTO: _nccl(PROTO, ("Simple", "LL"), "Simple for bandwidth, LL for latency"),

@@ -290,6 +290,7 @@ def test_the_commands_of_the_network():
         (Shape(1e9), NONE, "tbf rate 1000000000bit burst 250000 limit 6500000", "same"),
         (Shape(1e6), NONE, "tbf rate 1000000bit burst 16000 limit 31000", "same"),
         (Shape(latency_s=0.001), CABLE, None, None),
+        (Shape(1e8, 0.001), CABLE, "tbf rate 100000000bit burst 67036 limit 692036", "same"),
         (Shape(latency_s=0.001), NETEM, "netem delay 1000us limit 42500", None),
         (
             Shape(1e8, 0.01, 0.001), NETEM,
@@ -311,7 +312,7 @@ def test_the_commands_of_a_shape(shape, by, sends, hears):
 
 def test_single_packets_are_lost():
     *_, last = lines(plan_shaping("lab", "n1", Shape(loss=0.01), CABLE))
-    assert last == "ip -n hpctrain.lab.n1 link set eth0 gso_max_segs 1"
+    assert last == "ip -n hpctrain.lab.n1 link set eth0 gso_max_segs 1 gso_max_size 65536"
 
 
 def test_files():

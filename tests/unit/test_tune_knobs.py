@@ -9,6 +9,7 @@ from hpctrain.tune.knobs import (
     BUCKET,
     COMPRESSION,
     CYCLE,
+    EAGER,
     MAX_CHANNELS,
     MIN_CHANNELS,
     PROTO,
@@ -86,6 +87,18 @@ def test_open_mpis_settings_are_variables_in_both_versions():
             "launch.env.OMPI_MCA_coll_tuned_use_dynamic_rules": "1",
             "launch.env.OMPI_MCA_coll_tuned_allreduce_algorithm": "4",
         }
+
+
+def test_long_messages_without_asking_only_where_tcp_carries_them():
+    several, _ = plan(**{**CPU, "np": 3, "nodes": 3})
+    assert dict(several[EAGER].values[0].settings) == {
+        "launch.env.OMPI_MCA_btl_tcp_eager_limit": "33554432",
+        "launch.env.OMPI_MCA_btl_tcp_rndv_eager_limit": "33554432",
+    }
+    for other in ({}, {"np": 3, "nodes": 3, "has_rdma": True}):
+        knobs, left_out = plan(**{**CPU, **other})
+        assert EAGER not in knobs
+        assert "MPI does not exchange over TCP" in left_out[EAGER]
 
 
 def test_open_mpi_5_on_several_nodes_needs_han_out_of_the_way():

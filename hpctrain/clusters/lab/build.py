@@ -152,6 +152,7 @@ class LabBuilder:
             "nsenter", f"--net={switch.path}", sys.executable, "-m", CABLE_MODULE,
             space.name, NODE_LINK, switch.name, switch_port(node.name),
             f"{node.shape.latency_s or 0.0:.9f}", f"{node.shape.loss or 0.0:.9f}",
+            f"{node.shape.bandwidth_bit_per_s or 0.0:.0f}",
         )  # fmt: skip
         log = Path(files.node_folder(self.plan, node.name)) / "cable.log"
         log.write_bytes(b"")

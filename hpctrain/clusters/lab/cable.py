@@ -2,12 +2,16 @@
 
 ::
 
-    python -m hpctrain.clusters.lab.cable NODE_NAMESPACE eth0 SWITCH_NAMESPACE to-n1 DELAY_S LOSS
+    python -m hpctrain.clusters.lab.cable NODE_NAMESPACE eth0 SWITCH_NAMESPACE to-n1 DELAY_S LOSS \
+        BIT_PER_S
 
 It owns both ends, a TAP interface in the node and one at the switch, and hands frames across.
 The kernel gives it packets of up to 64 KiB whole, checksums not yet made, just as it gives them
 to a network card, and takes them back the same way (virtio's header in front says what is
-missing): that is what makes it fast. What the node hears goes straight through.
+missing): that is what makes it fast. What the node hears waits for the line only.
+
+It also keeps to the line's rate, to the byte and each way: a token bucket in its place would let
+what follows a pause go out for nothing, and rounds of an exchange over such a link are all pauses.
 
 It starts with one line, "ready", and ends with a signal, or with either namespace.
 """
@@ -55,43 +59,74 @@ def open_tap(space_name: str, link: str) -> int:
     return tap
 
 
-def carry(node: int, switch: int, delay_s: float, loss: float) -> None:
+class Way:
+    """One direction: a line that carries one frame after the other, and then takes its time.
+
+    Args:
+        to: where frames come out.
+        delay_s: how long a frame is under way once it is on the line.
+        bit_per_s: the line's rate; 0 for none.
+    """
+
+    def __init__(self, to: int, delay_s: float, bit_per_s: float) -> None:
+        self._to, self._delay_s = to, delay_s
+        self._byte_s = 8 / bit_per_s if bit_per_s else 0.0
+        self._free_at_s = 0.0
+        self._waiting: collections.deque[tuple[float, bytes]] = collections.deque()
+        self._waiting_bytes = 0
+
+    def take(self, frame: bytes, now_s: float) -> None:
+        """Put a frame on the line; drop it where too much waits."""
+        if not self._byte_s and not self._delay_s:
+            _put(self._to, frame)
+        elif self._waiting_bytes + len(frame) <= MOST_BYTES_IN_FLIGHT:
+            bytes_ = len(frame) - VNET_HEADER_BYTES
+            self._free_at_s = max(now_s, self._free_at_s) + bytes_ * self._byte_s
+            self._waiting.append((self._free_at_s + self._delay_s, frame))
+            self._waiting_bytes += len(frame)
+
+    def deliver(self, now_s: float) -> None:
+        """Let out what has arrived."""
+        while self._waiting and self._waiting[0][0] <= now_s:
+            frame = self._waiting.popleft()[1]
+            self._waiting_bytes -= len(frame)
+            _put(self._to, frame)
+
+    def next_s(self) -> float:
+        """Return when the next frame arrives; infinity where none is under way."""
+        return self._waiting[0][0] if self._waiting else float("inf")
+
+
+def carry(node: int, switch: int, delay_s: float, loss: float, bit_per_s: float) -> None:
     """Hand frames across for ever.
 
     Args:
         node, switch: the ends.
         delay_s: of what the node sends; likewise `loss`, a probability.
+        bit_per_s: each way; 0 for no limit.
 
     Raises:
         OSError: an end is gone.
     """
-    waiting: collections.deque[tuple[float, bytes]] = collections.deque()
-    waiting_bytes = 0
+    ways = {node: Way(switch, delay_s, bit_per_s), switch: Way(node, 0.0, bit_per_s)}
     ready = select.epoll()
-    ready.register(node, select.EPOLLIN)
-    ready.register(switch, select.EPOLLIN)
+    for end in ways:
+        ready.register(end, select.EPOLLIN)
     while True:
-        pause_s = max(0.0, waiting[0][0] - time.monotonic()) if waiting else -1.0
+        next_s = min(way.next_s() for way in ways.values())
+        pause_s = max(0.0, next_s - time.monotonic()) if next_s < float("inf") else -1.0
         for end, _ in _wait(ready, pause_s):
+            now_s = time.monotonic()
             for _ in range(FRAMES_AT_ONCE):
                 try:
                     frame = os.read(end, LARGEST_FRAME_BYTES)
                 except BlockingIOError:
                     break
-                if end == switch:
-                    _put(node, frame)
-                elif loss and random.random() < loss:
-                    continue
-                elif not delay_s:
-                    _put(switch, frame)
-                elif waiting_bytes + len(frame) <= MOST_BYTES_IN_FLIGHT:
-                    waiting.append((time.monotonic() + delay_s, frame))
-                    waiting_bytes += len(frame)
+                if end == switch or not loss or random.random() >= loss:
+                    ways[end].take(frame, now_s)
         now_s = time.monotonic()
-        while waiting and waiting[0][0] <= now_s:
-            frame = waiting.popleft()[1]
-            waiting_bytes -= len(frame)
-            _put(switch, frame)
+        for way in ways.values():
+            way.deliver(now_s)
 
 
 def _wait(ready: select.epoll, pause_s: float) -> list[tuple[int, int]]:
@@ -127,11 +162,11 @@ def _be_punctual() -> None:
 
 
 def main() -> None:
-    node_space, node_link, switch_space, port, delay_s, loss = sys.argv[1:]
+    node_space, node_link, switch_space, port, delay_s, loss, bit_per_s = sys.argv[1:]
     node, switch = open_tap(node_space, node_link), open_tap(switch_space, port)
     _be_punctual()
     print("ready", flush=True)
-    carry(node, switch, float(delay_s), float(loss))
+    carry(node, switch, float(delay_s), float(loss), float(bit_per_s))
 
 
 if __name__ == "__main__":

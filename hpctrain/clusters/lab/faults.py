@@ -183,7 +183,7 @@ def _plan_slow(lab: str, node: str, options: LabOptions, fault: Fault) -> list[S
         each.space.node == SWITCH and switch_port(node) in words_of(each.pid)
         for each in find_processes(lab)
     )
-    return plan_shaping(lab, node, shape, NONE if is_cable else NETEM)
+    return plan_shaping(lab, node, shape, CABLE if is_cable else NETEM)
 
 
 def _change_cpu(lab: str, node: str, share: float | None, path: str) -> str:

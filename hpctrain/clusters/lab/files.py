@@ -95,6 +95,12 @@ def render_init(plan: LabPlan, node: LabNode) -> str:
         *disk,
         "mount -t sysfs sysfs /sys",
         f"echo {node.host_name} > /proc/sys/kernel/hostname",
+        # As on nearly every cluster. This machine may have BBR, which after two senders have shared
+        # a link goes on with the half of it: an exchange whose partners change took a third longer.
+        # A kernel may forbid cubic here (tcp_allowed_congestion_control of this machine), reno never.
+        "for way in cubic reno; do",
+        "  (echo $way > /proc/sys/net/ipv4/tcp_congestion_control) 2>/dev/null && break",
+        "done",
         "mount -t tmpfs -o mode=1777 shm /dev/shm",
         "mount -t tmpfs -o mode=755 run /run",
         f"mkdir -p /run/sshd /run/lock; mkdir -m 1777 {NODE_TMPDIR}",

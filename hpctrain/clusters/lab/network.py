@@ -21,11 +21,12 @@ from hpctrain.clusters.lab.names import (
     machine_link,
     switch_port,
 )
-from hpctrain.clusters.lab.plan import NETEM, LabNode, LabPlan
+from hpctrain.clusters.lab.plan import CABLE, NETEM, LabNode, LabPlan
 from hpctrain.clusters.lab.shape import Shape
 
 # A token bucket holds what may go out at once: 2 ms, but a full-sized packet or two at least.
 BURST_S, MIN_BURST_BYTES = 0.002, 16_000
+LARGEST_GSO_BYTES = 65536
 QUEUE_S = 0.05  # of a switch's buffer: what waits longer is dropped
 PACKET_BYTES = 1500
 
@@ -117,7 +118,9 @@ def plan_shaping(lab: str, node: str, shape: Shape, delay_by: str) -> list[Step]
     switch, space = Space(lab, SWITCH).name, Space(lab, node).name
     rate = shape.bandwidth_bit_per_s
     sends, hears = ("-n", space), ("-n", switch)
-    to_node = _rate_limit(rate) if rate else ()
+    is_cable = shape.delays_or_loses and delay_by == CABLE
+    burst_bytes = _burst_bytes(rate, is_cable=is_cable) if rate else LARGEST_GSO_BYTES
+    to_node = _rate_limit(rate, burst_bytes) if rate else ()
     if shape.delays_or_loses and delay_by == NETEM:
         from_node: tuple[str, ...] = _netem(shape)
     else:
@@ -127,7 +130,9 @@ def plan_shaping(lab: str, node: str, shape: Shape, delay_by: str) -> list[Step]
         *_qdisc(hears, switch_port(node), to_node),
         # Else the kernel hands over up to 64 KiB as one packet, and loses all of it at once.
         Step(("ip", "-n", space, "link", "set", NODE_LINK,
-              "gso_max_segs", "1" if shape.loss else "65535"), may_fail=not shape.loss),
+              "gso_max_segs", "1" if shape.loss else "65535",
+              # What is larger than the bucket would be cut into packets again, at a price.
+              "gso_max_size", str(min(LARGEST_GSO_BYTES, burst_bytes))), may_fail=not shape.loss),
     ]  # fmt: skip
 
 
@@ -141,12 +146,18 @@ def _qdisc(where: tuple[str, str], link: str, words: Sequence[str]) -> list[Step
     ]
 
 
-def _rate_limit(bit_per_s: float) -> tuple[str, ...]:
+def _rate_limit(bit_per_s: float, burst_bytes: int) -> tuple[str, ...]:
     """Return tc-tbf(8)'s words for a rate."""
-    burst_bytes = max(int(bit_per_s / 8 * BURST_S), MIN_BURST_BYTES)
     limit_bytes = burst_bytes + max(int(bit_per_s / 8 * QUEUE_S), 10 * PACKET_BYTES)
     rate = f"{bit_per_s:.0f}bit"
     return ("tbf", "rate", rate, "burst", str(burst_bytes), "limit", str(limit_bytes))
+
+
+def _burst_bytes(bit_per_s: float, *, is_cable: bool) -> int:
+    """Return what a bucket holds. A cable that is a process keeps to the rate by itself, and its
+    packets cost it the less the larger they are."""
+    least = LARGEST_GSO_BYTES + PACKET_BYTES if is_cable else MIN_BURST_BYTES
+    return max(int(bit_per_s / 8 * BURST_S), least)
 
 
 def _netem(shape: Shape) -> tuple[str, ...]:
