@@ -54,7 +54,7 @@ def labels(knob):
         ({**GPU, "nodes": 1}, [*OVER_NCCL, COMPRESSION]),
         ({**GPU, "has_rdma": True}, [*OVER_NCCL, COMPRESSION]),
         # Horovod without NCCL: gradients go through main memory and MPI.
-        ({**GPU, "has_nccl": False}, [BUCKET, YIELD, CYCLE, ALLREDUCE, COMPRESSION]),
+        ({**GPU, "has_nccl": False}, [BUCKET, YIELD, CYCLE, ALLREDUCE, EAGER, COMPRESSION]),
         ({**GPU, "backend": "ddp", "exchange": "native"},
          [BUCKET, ALGO, PROTO, MIN_CHANNELS, MAX_CHANNELS, SOCKETS, COMPRESSION]),
     ],

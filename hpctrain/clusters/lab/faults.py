@@ -15,7 +15,7 @@ from hpctrain.clusters.lab.names import NODE_LINK, SWITCH, Space, switch_port
 from hpctrain.clusters.lab.network import Step, plan_shaping
 from hpctrain.clusters.lab.options import LabOptions, node_number, options_from_json
 from hpctrain.clusters.lab.owner import refuse_others_lab
-from hpctrain.clusters.lab.plan import NETEM, NONE
+from hpctrain.clusters.lab.plan import CABLE, NETEM
 from hpctrain.clusters.lab.remove import kill_and_wait
 from hpctrain.clusters.lab.shape import OFF, parse_bandwidth, parse_cpu_share, render_bandwidth
 from hpctrain.errors import ClusterError, ConfigError, did_you_mean, raise_all

@@ -97,7 +97,7 @@ def render_init(plan: LabPlan, node: LabNode) -> str:
         f"echo {node.host_name} > /proc/sys/kernel/hostname",
         # As on nearly every cluster. This machine may have BBR, which after two senders have shared
         # a link goes on with the half of it: an exchange whose partners change took a third longer.
-        # A kernel may forbid cubic here (tcp_allowed_congestion_control of this machine), reno never.
+        # The kernel may let only the machine itself choose cubic; reno it never forbids.
         "for way in cubic reno; do",
         "  (echo $way > /proc/sys/net/ipv4/tcp_congestion_control) 2>/dev/null && break",
         "done",
