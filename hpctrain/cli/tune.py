@@ -64,9 +64,10 @@ Exit codes: 0 done, also where the settings stay; 1 the run itself fails; 2 usag
 )
 @click.option(
     "--only",
+    multiple=True,
     metavar="NAMES",
     shell_complete=_complete_only,
-    help="Tune these alone, with commas between: comm.bucket_mb,HOROVOD_CYCLE_TIME.",
+    help="Tune these alone: comm.bucket_mb,HOROVOD_CYCLE_TIME. Repeatable.",
 )
 @click.option(
     "--allow-lossy",
@@ -102,7 +103,7 @@ def command(
     config_name: str | None,
     overrides: tuple[str, ...],
     budget: str,
-    only: str | None,
+    only: tuple[str, ...],
     allow_lossy: bool,
     out: Path,
     folder: Path | None,
@@ -131,7 +132,7 @@ def command(
         cluster=cluster,
         config_name=config_name,
         overrides=overrides,
-        only=tuple(word.strip() for word in only.split(",")) if only else (),
+        only=tuple(word.strip() for words in only for word in words.split(",")),
         budget=budget,
         out=out,
         seed=seed,

@@ -121,6 +121,19 @@ def test_what_does_not_apply_is_refused_with_the_reason(tune):
     assert "NCCL_ALGO does not apply here: no NCCL: 2 ranks on CPUs, mpi exchanges" in done.err
 
 
+def test_only_may_be_given_twice(tune):
+    only = ("--only", "comm.bucket_mb", "--only", "NCCL_ALGO")
+    done = tune(*SIZES, *only, "--dry-run")
+    assert "NCCL_ALGO does not apply here" in done.err
+    plan = json.loads(
+        tune(*SIZES, *only[:2], "--only", "HOROVOD_CYCLE_TIME", "--dry-run", "--json").out
+    )
+    assert sorted(knob["name"] for knob in plan["knobs"]) == [
+        "HOROVOD_CYCLE_TIME",
+        "comm.bucket_mb",
+    ]
+
+
 def test_too_few_slots_are_told_with_the_rest(tune):
     done = tune("--np", "500", "-H", "localhost:2", "--budget", "0")
     assert done.code == 2
