@@ -9,6 +9,8 @@
       ranks/rank-00007.jsonl  that rank's own: start, steps, exit
       logs/rank-00007.log     that rank's output, whole
       logs/mpirun.log         what mpirun itself said
+      stacks/rank-00007.txt   where that rank was when the run hung
+      STOP, SAVE              put there by hand: end the run, or save and end it
       checkpoints/            what a training can go on from, see docs/checkpoints.md
 
 The launcher is the only writer, but for the checkpoints. A run that was tried again holds
@@ -112,6 +114,21 @@ class RunDirectory:
     def log_launcher(self, data: bytes) -> None:
         """Append to the log of mpirun's own words."""
         self._append("logs/mpirun.log", data)
+
+    def write_stacks(self, rank: int, text: str) -> None:
+        """Keep where a rank was when its run hung; what an earlier attempt left goes."""
+        (self.path / "stacks").mkdir(exist_ok=True)
+        self.write_text(f"stacks/rank-{rank:05d}.txt", text.rstrip("\n") + "\n")
+
+    def take_order(self, name: str) -> bool:
+        """Return whether somebody has put a file of that name there, and take it away."""
+        try:
+            (self.path / name).unlink()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass  # it cannot be taken away, and counts all the same
+        return True
 
     def log_tail(self, rank: int, lines: int) -> list[str]:
         """Return the last lines of what this attempt wrote to a rank's log."""

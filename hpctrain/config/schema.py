@@ -213,6 +213,11 @@ class LaunchConfig:
     """Longest time until every rank has reported (s)."""
     grace_s: Positive = 5.0
     """Time that ranks get between SIGTERM and SIGKILL when a run ends early (s)."""
+    hang_timeout_s: Positive | None = None
+    """Standstill of all ranks that counts as a hang (s); by default ten times the longest so far, \
+30 at least."""
+    cut_off_s: Positive = 60.0
+    """Time after which ranks end that are cut off from the launcher's host (s)."""
     save_timeout_s: Positive = 60.0
     """Longest time that ranks get to save and leave after a scheduler's signal (s)."""
 

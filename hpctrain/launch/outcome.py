@@ -6,6 +6,10 @@ import signal
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hpctrain.pulse import Pulse
+
+STOPPED_STATE = "T"  # of /proc/PID/stat, proc(5); "t", stopped by a debugger, is somebody's wish
+
 
 class Console(Protocol):
     """What the supervisor tells the person who watches."""
@@ -53,6 +57,25 @@ class RankState:
     exit_code: int | None = None
     step: int | None = None
     heard_at_s: float = 0.0
+    pulse: Pulse | None = None
+    """Of the last heartbeat; None for a program that has none."""
+    still_s: float = 0.0
+    """How long the pulse had not changed when that was sent."""
+    stopped_since_s: float | None = None
+    """Since when each heartbeat has said that the program is stopped."""
+
+    def note_beat(self, frame: dict[str, Any], now_s: float) -> None:
+        """Remember a heartbeat, as the shim sends it (:func:`hpctrain.launch.shim.describe_life`)."""
+        self.note_step(frame.get("step"))
+        pulse = frame.get("pulse")
+        if pulse is not None:
+            self.pulse = Pulse(*pulse)
+            self.still_s = float(frame["still_s"])
+            self.note_step(self.pulse.step)
+        if frame.get("state") != STOPPED_STATE:
+            self.stopped_since_s = None
+        elif self.stopped_since_s is None:
+            self.stopped_since_s = now_s
 
     def note_step(self, step: Any) -> None:
         """Remember a step; foreign programs may report anything."""

@@ -80,6 +80,7 @@ class LaunchPlan:
     """The planned MASTER_PORT, for which a start takes the next one that is free."""
     saves_on_signal: bool = False
     save_timeout_s: float = 60.0
+    hang_timeout_s: float | None = None
 
     @property
     def shim_words(self) -> int:
@@ -149,6 +150,7 @@ def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
         meeting_port=draft.meeting_port,
         saves_on_signal=request.saves_on_signal,
         save_timeout_s=request.launch.save_timeout_s,
+        hang_timeout_s=request.launch.hang_timeout_s,
     )
 
 
@@ -229,6 +231,7 @@ class _Draft:
         ours = {
             "HPCTRAIN_SIZE": str(np),
             "HPCTRAIN_GRACE_S": f"{request.launch.grace_s:g}",
+            "HPCTRAIN_CUT_OFF_S": f"{request.launch.cut_off_s:g}",
             CHANNEL_VARIABLE: "",
             SECRET_VARIABLE: "",
             ATTEMPT_VARIABLE: "",

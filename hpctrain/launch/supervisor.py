@@ -30,15 +30,19 @@ from hpctrain.launch.meeting import PORT_VARIABLE, find_free_port
 from hpctrain.launch.outcome import Console, Outcome, RankFailure, RankState, signal_name
 from hpctrain.launch.plan import ATTEMPT_VARIABLE, LaunchPlan
 from hpctrain.launch.server import ChannelServer, PipeReader
+from hpctrain.launch.signals import SAVE_SIGNALS, SignalInbox
 from hpctrain.launch.sweep import remove_session_folders
+from hpctrain.launch.watch import Finding, find_trouble
 from hpctrain.rundir import RunDirectory
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# What schedulers send before they end a job; ranks that can save are asked to by SIGUSR1.
-SAVE_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # After the last rank has ended, mpirun has nothing left to wait for.
 LINGER_LIMIT_S = 20.0
 DRAIN_LIMIT_S = 2.0
+# From a hang to the end of all ranks: what py-spy may take on a busy host.
+STACKS_WAIT_S = 10.0
+# A turn of the loop takes a second at most; unless whoever reads our output does not.
+LONG_TURN_S = 4.0
+ORDER_FILES = {"STOP": signal.SIGTERM, "SAVE": signal.SIGUSR1}
 
 
 class Supervisor:
@@ -56,10 +60,11 @@ class Supervisor:
         self.stop_signal: int | None = None
         self.mpirun: subprocess.Popen[bytes] | None = None
         self.stopping = False
+        self.trouble: Finding | None = None
         self.save_signal: int | None = None
         self.finished = False
         self.mpirun_was_signalled = False
-        self.stop_signals_seen = 0
+        self.signals = SignalInbox(self.selector, self._on_stop_signal)
         self.escalation: list[tuple[float, Callable[[], None]]] = []
         self.stdout_lines = LineBuffer()
         self.stderr_lines = LineBuffer()
@@ -77,13 +82,13 @@ class Supervisor:
 
     def run(self) -> Outcome:
         """Start mpirun and return when it, and every rank that can be reached, has ended."""
-        old_handlers = self._watch_signals()
+        self.signals.watch()
         try:
             mpirun = self._start()
             self._loop(mpirun)
             self._drain()
         finally:
-            self._unwatch_signals(old_handlers)
+            self.signals.unwatch()
             self.server.close()  # a shim whose program still runs now ends it
             self._end_mpirun()
             if self.mpirun is not None and self.mpirun.returncode < 0:
@@ -118,36 +123,12 @@ class Supervisor:
             self.selector.register(pipe, selectors.EVENT_READ, reader.read)
         return mpirun
 
-    def _watch_signals(self) -> dict[int, Any]:
-        self.signal_reader, self.signal_writer = os.pipe()
-        for descriptor in (self.signal_reader, self.signal_writer):
-            os.set_blocking(descriptor, False)
-        signal.set_wakeup_fd(self.signal_writer, warn_on_full_buffer=False)
-        self.selector.register(self.signal_reader, selectors.EVENT_READ, self._on_signals)
-        # What is ignored stays ignored: nohup, or a shell's background job.
-        watched = {*STOP_SIGNALS, *SAVE_SIGNALS}
-        watched -= {n for n in watched if signal.getsignal(n) is signal.SIG_IGN}
-        return {n: signal.signal(n, self._count_signal) for n in (*watched, signal.SIGCHLD)}
-
-    def _count_signal(self, number: int, frame: object) -> None:
-        """Break off, at the third stop signal, even a write that blocks for ever."""
-        if number in STOP_SIGNALS:
-            self.stop_signals_seen += 1
-            if self.stop_signals_seen > 2:
-                raise KeyboardInterrupt
-
-    def _unwatch_signals(self, old_handlers: dict[int, Any]) -> None:
-        signal.set_wakeup_fd(-1)
-        for number, handler in old_handlers.items():
-            signal.signal(number, handler)
-        os.close(self.signal_reader)
-        os.close(self.signal_writer)
-
     # -- the loop ------------------------------------------------------------------------------
 
     def _loop(self, mpirun: subprocess.Popen[bytes]) -> None:
         start_by_s = self.started_at_s + self.plan.start_timeout_s
         all_ended_at_s: float | None = None
+        turn_s = time.monotonic()
         while mpirun.poll() is None:
             now_s = time.monotonic()
             if start_by_s is not None and all(rank.reported for rank in self.ranks):
@@ -160,6 +141,10 @@ class Supervisor:
                 self._escalate_later(LINGER_LIMIT_S)
             self._escalate(now_s)
             self.server.drop_unproven()
+            self._look_for_orders()
+            if now_s - turn_s < LONG_TURN_S:  # else heartbeats wait unread: not the ranks' fault
+                self._look_for_trouble(now_s)
+            turn_s = now_s
             wake_up_at_s = min([start_by_s, now_s + 1.0, *(at_s for at_s, _ in self.escalation)])
             self._serve(max(0.0, wake_up_at_s - now_s))
 
@@ -203,6 +188,34 @@ class Supervisor:
         first = self.ranks[missing[0]]
         reason = f"did not report within {self.plan.start_timeout_s:g} s"
         self._fail(RankFailure(missing[0], first.host, EXIT_FAILED, None, reason))
+
+    def _look_for_orders(self) -> None:
+        """Do what a file in the run's folder asks for: for whoever cannot send a signal."""
+        for name, number in ORDER_FILES.items():
+            if self.run_directory.take_order(name):
+                self.console.warn(f"{name}: found in {self.run_directory.path}")
+                self._on_stop_signal(number)
+
+    def _look_for_trouble(self, now_s: float) -> None:
+        """Find a rank that is gone, stopped or hung, for which MPI would wait for ever."""
+        if self.stopping or self.save_signal is not None or self.trouble is not None:
+            return
+        self.trouble = find_trouble(self.ranks, now_s, self.plan.hang_timeout_s)
+        if self.trouble is None:
+            return
+        culprits = self.trouble.ranks or tuple(range(min(1, self.plan.np)))
+        named = ", ".join(f"rank {n} on {self.ranks[n].host}" for n in self.trouble.ranks[:4])
+        self.console.warn(f"{named or 'no rank alone'}: {self.trouble.reason}")
+        self.run_directory.event(
+            "alert", kind=self.trouble.kind, ranks=list(self.trouble.ranks),
+            hosts=sorted({self.ranks[n].host for n in self.trouble.ranks}),
+            reason=self.trouble.reason,
+        )  # fmt: skip
+        first = culprits[0]
+        failure = RankFailure(first, self.ranks[first].host, None, None, self.trouble.reason)
+        # Who waits can still say where; then all are ended.
+        self.server.ask_for_stacks()
+        self.escalation.append((now_s + STACKS_WAIT_S, lambda: self._fail(failure)))
 
     def _fail(self, failure: RankFailure) -> None:
         """Take the first failure as the cause; whatever follows is its consequence."""
@@ -300,11 +313,6 @@ class Supervisor:
 
     # -- what is heard -------------------------------------------------------------------------
 
-    def _on_signals(self) -> None:
-        for number in os.read(self.signal_reader, 64):
-            if number in (*STOP_SIGNALS, *SAVE_SIGNALS):
-                self._on_stop_signal(number)
-
     def _on_stop_signal(self, number: int) -> None:
         asks_to_save = number in SAVE_SIGNALS
         if self.stop_signal is None and self.save_signal is None:
@@ -341,7 +349,9 @@ class Supervisor:
             self.run_directory.record(rank_number, record)
             self.console.event(rank_number, record)
         elif kind == "beat":
-            rank.note_step(frame.get("step"))
+            rank.note_beat(frame, rank.heard_at_s)
+        elif kind == "stacks":
+            self.run_directory.write_stacks(rank_number, frame["text"])
         elif kind == "hello":
             rank.host, rank.reported = frame["host"], True
             if self.stopping:  # it came late to a run that is over: tell it as well
