@@ -76,7 +76,8 @@ def decide_restart(
         restarts: how many there were.
         says_steps: whether the program reports steps, so that no step means no progress.
     """
-    if outcome.state != "failed" or max_restarts == 0:
+    # What fails while it saves and leaves, as a scheduler has asked, is not wanted back.
+    if outcome.state != "failed" or outcome.stop_signal is not None or max_restarts == 0:
         return Verdict(False)
     if not outcome.retryable:
         return Verdict(False, f"not tried again: {outcome.final_reason}")

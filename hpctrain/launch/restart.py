@@ -125,6 +125,8 @@ class Recovery:
     def _note_blame(self, plan: LaunchPlan, outcome: Outcome) -> dict[str, str]:
         """Return the hosts that the failure is laid to, and remember them."""
         hosts = {plan.rank_hosts[rank] for rank in outcome.suspects}
+        if len(hosts) == len(plan.placement) > 1:
+            hosts = set()  # all of them: then none of them
         self._blame = Counter({host: self._blame[host] + 1 for host in hosts})
         reason = outcome.failure.reason if outcome.failure else "its ranks never began"
         return {host: reason for host in hosts if not self._facts.is_launcher(host)}

@@ -138,8 +138,8 @@ class _RunLoop:
         """Return how a run ends that was stopped between two attempts: nothing of it runs."""
         progress, stopped_by_scheduler = self.recovery.progress, number in SAVE_SIGNALS
         checkpoints = self.run_directory.path.glob("checkpoints/step-*/index.json")
-        saved = self.prepared.is_trainer and any(checkpoints)
-        resumable = saved and stopped_by_scheduler
+        saved = progress.saved_step is not None or any(checkpoints)
+        resumable = self.prepared.is_trainer and saved and stopped_by_scheduler
         code = 128 + (signal.SIGTERM if stopped_by_scheduler else number)
         return Outcome(
             state="resumable" if resumable else "stopped",

@@ -131,6 +131,10 @@ def test_only_a_failure_is_tried_again(state):
     assert (verdict.goes_on, verdict.reason) == (False, "")
 
 
+def test_what_fails_while_it_leaves_is_not_wanted_back():
+    assert not decide(failed(5, stop_signal=15)).goes_on
+
+
 def test_without_being_asked_nothing_is_tried_again_or_said():
     verdict = decide(failed(), most=0)
     assert (verdict.goes_on, verdict.reason) == (False, "")
