@@ -7,7 +7,7 @@ cause (docs/survival.md). What a program reports may be anything: what does not 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def measure_goodput(
     away_s, steps, lost = 0.0, 0, 0
     for number, attempt in enumerate(attempts):
         later = [each.first_step for each in attempts[number + 1 :]]
-        kept_until = min((step for step in later if step is not None), default=math.inf)
+        kept_until = min((step for step in later if step is not None), default=sys.maxsize)
         is_last = number == len(attempts) - 1
         counted, again = _account(attempt, kept_until, spent_s, is_last=is_last)
         steps, lost = steps + counted, lost + again
@@ -99,7 +99,7 @@ def measure_goodput(
 
 
 def _account(
-    attempt: Attempt, kept_until: float, spent_s: dict[str, float], *, is_last: bool
+    attempt: Attempt, kept_until: int, spent_s: dict[str, float], *, is_last: bool
 ) -> tuple[int, int]:
     """Share out one attempt's time; return how many of its steps count, and how many do not.
 
@@ -113,7 +113,7 @@ def _account(
             continue
         span_s = max(0.0, step.at_s - cursor_s)
         busy_s, rest_s = _split_span(step, span_s, new, is_first=index == 0)
-        again = min(new, max(0, math.ceil(step.step - max(kept_until, before))))
+        again = min(new, max(0, step.step - max(kept_until, before)))
         part = again / new
         stall_s = min(busy_s, sum(s for saved, _, s in attempt.saves if saved == before))
         data_s = min(busy_s - stall_s, step.data_s * new)

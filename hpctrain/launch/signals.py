@@ -50,9 +50,7 @@ class SignalInbox:
         on_signal: called from the loop with each stop or save signal.
     """
 
-    def __init__(
-        self, selector: selectors.BaseSelector, on_signal: Callable[[int], None]
-    ) -> None:
+    def __init__(self, selector: selectors.BaseSelector, on_signal: Callable[[int], None]) -> None:
         self._selector = selector
         self._on_signal = on_signal
         self._stop_signals_seen = 0

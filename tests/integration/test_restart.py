@@ -82,7 +82,7 @@ def test_a_killed_rank_costs_the_steps_since_the_checkpoint_and_nothing_else(bas
     assert "restart 1 of 3 in 0.1 s" in done.stderr
     goodput = read_goodput(done.path)
     assert (goodput.steps, goodput.attempts) == (STEPS, 3)
-    # Steps 5 and 6, 9 and 10; the last is perhaps not heard of, when its rank is killed.
+    # Steps 5 and 6, 9 and 10; of a rank that is killed the last is perhaps not heard.
     assert 2 <= goodput.steps_lost <= 4
     assert goodput.losses_s["restart"] > 0
     assert end["goodput"]["productive_s"] > 0

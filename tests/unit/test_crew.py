@@ -30,8 +30,8 @@ def choose(current="ab", others="", wanted=None, least=None, slots=2, unfit="", 
 
 
 @pytest.mark.parametrize(("spares", "active", "waiting"), [
-    (0, "abcd", ""), (1, "abc", "d"), (3, "a", "bcd"), (("b",), "acd", "b"), (("d", "b"), "ac", "bd"),
-    ((), "abcd", ""),
+    (0, "abcd", ""), (1, "abc", "d"), (3, "a", "bcd"), (("b",), "acd", "b"),
+    (("d", "b"), "ac", "bd"), ((), "abcd", ""),
 ])  # fmt: skip
 def test_spares_wait(spares, active, waiting):
     first, rest = split_spares([A, B, C, D], spares)

@@ -49,7 +49,8 @@ def test_an_undisturbed_run():
     goodput = story.measure()
     assert goodput.productive_s == 3.0
     assert losses(goodput) == {
-        "start_up": 2.0, "data_wait": 1.0, "evaluation": 3.0, "checkpoint_stall": 0.5, "other": 0.25,
+        "start_up": 2.0, "data_wait": 1.0, "evaluation": 3.0, "checkpoint_stall": 0.5,
+        "other": 0.25,
     }  # fmt: skip
     assert (goodput.total_s, goodput.away_s, goodput.steps, goodput.attempts) == (9.75, 0.0, 4, 1)
     assert goodput.share == pytest.approx(3.0 / 9.75)

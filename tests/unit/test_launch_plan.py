@@ -80,7 +80,12 @@ def test_whole_command_on_one_machine(flavour):
 
 
 FORWARDED = "ATTEMPT ATTEMPT_NUMBER CHANNEL CUT_OFF_S GRACE_S SECRET SIZE SUBNET"
-FORWARDED = [*(f"HPCTRAIN_{name}" for name in FORWARDED.split()), "MASTER_ADDR", "MASTER_PORT", "PATH"]
+FORWARDED = [
+    *(f"HPCTRAIN_{name}" for name in FORWARDED.split()),
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "PATH",
+]
 X_FLAGS = " ".join(f"-x {name}" for name in FORWARDED)
 REMOTE_ARGV = {
     "openmpi4": "/opt/mpi/bin/mpirun --np 4 --hostfile runs/r/hostfile --bind-to none "

@@ -45,7 +45,8 @@ def end(ranks=(), failed=None, mpirun_code=0, **more):
     ({"failed": failure(2)}, ("failed", 2, False)),
     ({"failed": failure(127, "refused")}, ("failed", 127, False)),
     ({"failed": failure(1), "refusal": "step 3: the loss is not finite"}, ("failed", 1, False)),
-    ({"failed": failure(7), "mpirun_code": -9}, ("failed", 137, True)),  # somebody killed mpirun
+    ({"ranks": [rank(exit_code=None)], "failed": failure(7), "mpirun_code": -9},
+     ("failed", 137, True)),  # somebody killed mpirun
     ({"failed": failure(7), "mpirun_code": -9, "mpirun_was_signalled": True}, ("failed", 7, True)),
     ({"ranks": [rank(), rank(reported=False, exit_code=None)], "mpirun_code": 255},
      ("failed", 1, True)),

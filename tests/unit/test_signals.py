@@ -1,6 +1,5 @@
 """Signals between two attempts."""
 
-import os
 import signal
 
 import pytest
@@ -12,8 +11,7 @@ from hpctrain.launch.signals import SAVE_SIGNALS, STOP_SIGNALS, StopAsked, raisi
 def test_a_signal_is_an_exception_and_handlers_come_back(number):
     before = signal.getsignal(number)
     with pytest.raises(StopAsked) as asked, raising_stop_asked():
-        os.kill(os.getpid(), number)
-        signal.pause()
+        signal.raise_signal(number)
     assert asked.value.number == number
     assert signal.getsignal(number) == before
 
@@ -22,7 +20,7 @@ def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with raising_stop_asked():
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
