@@ -71,7 +71,8 @@ def test_the_same_words_on_the_head():
     assert forwarded_arguments(asked) == [
         "--name", "r", "--runs-dir", "runs", "--np", "8", "--config", "demo", "--set", "a=1",
         "--set", "b=2", "--resume", "--oversubscribe", "--save-signal",
-        "--max-restarts", "0", "--spares", "n7,n8", "--min-np", "4", "--", "python", "t.py", "--lr", "1",
+        "--max-restarts", "0", "--spares", "n7,n8", "--min-np", "4",
+        "--", "python", "t.py", "--lr", "1",
     ]  # fmt: skip
 
 
