@@ -7,11 +7,14 @@ so a script that calls it also runs by itself. Unknown values are ``null``, neve
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import time
 from typing import Any
+
+from hpctrain.pulse import PulseWriter
 
 SCHEMA = 1
 EVENTS_FD_VARIABLE = "HPCTRAIN_EVENTS_FD"
@@ -60,6 +63,12 @@ def report_step(step: int, **fields: Any) -> None:
             ``step_time_s`` (s).
     """
     emit("step", step=step, **fields)
+    _pulse().step(step)
+
+
+@functools.cache
+def _pulse() -> PulseWriter:
+    return PulseWriter()
 
 
 def _spell_out(value: Any) -> Any:

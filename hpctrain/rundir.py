@@ -9,6 +9,8 @@
       ranks/rank-00007.jsonl  that rank's own: start, steps, exit
       logs/rank-00007.log     that rank's output, whole
       logs/mpirun.log         what mpirun itself said
+      stacks/rank-00007.txt   where that rank was when the run hung
+      STOP, SAVE              put there by hand: end the run, or save and end it
       checkpoints/            what a training can go on from, see docs/checkpoints.md
 
 The launcher is the only writer, but for the checkpoints. A run that was tried again holds
@@ -42,8 +44,9 @@ class RunDirectory:
         self.path = path
         self._lock = lock
         self._files: dict[str, IO[bytes]] = {}
-        # Logs of earlier attempts end here.
-        self._begun_at = {log.name: log.stat().st_size for log in (path / "logs").glob("*.log")}
+        self._mark_logs()
+        self.attempt = 0
+        """The number of the attempt that is under way."""
 
     @classmethod
     def create(cls, path: Path, *, resume: bool = False) -> RunDirectory:
@@ -88,6 +91,17 @@ class RunDirectory:
         """Return the number that the next attempt gets, from 1."""
         return 1 + sum(1 for event in read_events(self.path) if event.get("event") == "attempt")
 
+    def begin_attempt(self) -> int:
+        """Return the next attempt's number, and count what is written from here on as its own."""
+        self.attempt = self.next_attempt()
+        self._mark_logs()
+        return self.attempt
+
+    def _mark_logs(self) -> None:
+        """Remember where the logs of earlier attempts end."""
+        logs = (self.path / "logs").glob("*.log")
+        self._begun_at = {log.name: log.stat().st_size for log in logs}
+
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file: complete or as it was."""
         target = self.path / name
@@ -112,6 +126,21 @@ class RunDirectory:
     def log_launcher(self, data: bytes) -> None:
         """Append to the log of mpirun's own words."""
         self._append("logs/mpirun.log", data)
+
+    def write_stacks(self, rank: int, text: str) -> None:
+        """Keep where a rank was when its run hung; what an earlier attempt left goes."""
+        (self.path / "stacks").mkdir(exist_ok=True)
+        self.write_text(f"stacks/rank-{rank:05d}.txt", text.rstrip("\n") + "\n")
+
+    def take_order(self, name: str) -> bool:
+        """Return whether somebody has put a file of that name there, and take it away."""
+        try:
+            (self.path / name).unlink()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass  # it cannot be taken away, and counts all the same
+        return True
 
     def log_tail(self, rank: int, lines: int) -> list[str]:
         """Return the last lines of what this attempt wrote to a rank's log."""

@@ -213,8 +213,21 @@ class LaunchConfig:
     """Longest time until every rank has reported (s)."""
     grace_s: Positive = 5.0
     """Time that ranks get between SIGTERM and SIGKILL when a run ends early (s)."""
+    hang_timeout_s: Positive | None = None
+    """Standstill of all ranks that counts as a hang (s); by default ten times the longest so far, \
+30 at least."""
+    cut_off_s: Positive = 60.0
+    """Time after which ranks end that are cut off from the launcher's host (s)."""
     save_timeout_s: Positive = 60.0
     """Longest time that ranks get to save and leave after a scheduler's signal (s)."""
+    max_restarts: CountOrZero = 0
+    """Times that a run which failed is started again. `--max-restarts` overrides."""
+    spares: CountOrZero | tuple[str, ...] = 0
+    """Hosts that take no rank until others fail: how many of the last, or their names. `--spares` \
+overrides."""
+    min_np: Count | None = None
+    """Fewest ranks to go on with when hosts are lost; as many as at first where not given. \
+`--min-np` overrides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,6 +40,7 @@ from hpctrain.launch.rules import Setting, Situation, plan_settings
 from hpctrain.launch.ssh_config import host_alias, render_ssh_config
 
 ATTEMPT_VARIABLE = "HPCTRAIN_ATTEMPT"
+ATTEMPT_NUMBER_VARIABLE = "HPCTRAIN_ATTEMPT_NUMBER"
 OLD_FACTS_S = 3 * 86400.0
 SHIM_MODULE = "hpctrain.launch.shim"
 
@@ -80,6 +81,7 @@ class LaunchPlan:
     """The planned MASTER_PORT, for which a start takes the next one that is free."""
     saves_on_signal: bool = False
     save_timeout_s: float = 60.0
+    hang_timeout_s: float | None = None
 
     @property
     def shim_words(self) -> int:
@@ -149,6 +151,7 @@ def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
         meeting_port=draft.meeting_port,
         saves_on_signal=request.saves_on_signal,
         save_timeout_s=request.launch.save_timeout_s,
+        hang_timeout_s=request.launch.hang_timeout_s,
     )
 
 
@@ -229,9 +232,11 @@ class _Draft:
         ours = {
             "HPCTRAIN_SIZE": str(np),
             "HPCTRAIN_GRACE_S": f"{request.launch.grace_s:g}",
+            "HPCTRAIN_CUT_OFF_S": f"{request.launch.cut_off_s:g}",
             CHANNEL_VARIABLE: "",
             SECRET_VARIABLE: "",
             ATTEMPT_VARIABLE: "",
+            ATTEMPT_NUMBER_VARIABLE: "",
         }
         if subnet:
             ours["HPCTRAIN_SUBNET"] = subnet
@@ -289,7 +294,9 @@ class _Draft:
         self.explain(name, self.users_own[name], rule, "set in this shell", setting.source)
 
     def add_ssh_config(self, remote: Sequence[str]) -> None:
-        hosts = [host for host in self.request.hosts or () if host.name in remote]
+        known = (*(self.request.hosts or ()), *self.request.spares)
+        spare = {host.name for host in self.request.spares}
+        hosts = [host for host in known if host.name in remote or host.name in spare]
         path = f"{self.request.run_path}/ssh_config"
         self.files[path] = render_ssh_config(hosts, self.request.ssh_configs)
         self.ssh_options = ("-F", path)

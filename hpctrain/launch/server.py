@@ -77,9 +77,16 @@ class ChannelServer:
 
     def send_signal(self, number: int) -> None:
         """Have every connected shim pass a signal on to its program."""
+        self._tell_all(encode_frame("signal", number=number))
+
+    def ask_for_stacks(self) -> None:
+        """Have every connected shim say where its program is; each answers by a ``stacks`` frame."""
+        self._tell_all(encode_frame("stacks"))
+
+    def _tell_all(self, line: bytes) -> None:
         for connection in list(self._by_rank.values()):
             try:
-                connection.sock.sendall(encode_frame("signal", number=number))
+                connection.sock.sendall(line)
             except OSError:
                 self._drop(connection)
 

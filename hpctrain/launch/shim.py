@@ -41,6 +41,9 @@ from hpctrain.launch.channel import (
 from hpctrain.launch.descendants import descendants, signal_group
 from hpctrain.launch.mpi_library import find_foreign_mpi
 from hpctrain.launch.rank_env import RankIdentity, find_rank, plan_rank_env
+from hpctrain.launch.rank_life import is_cut_off, process_state
+from hpctrain.launch.stacks import STACKS_FD_VARIABLE, collect_stacks
+from hpctrain.pulse import PULSE_FD_VARIABLE, PulsePage
 
 if TYPE_CHECKING:
     import subprocess
@@ -78,6 +81,10 @@ class RankShim:
         self.program = program
         self.environ = dict(environ)
         self.grace_s = float(environ.get("HPCTRAIN_GRACE_S") or 5.0)
+        self.cut_off_s = float(environ.get("HPCTRAIN_CUT_OFF_S") or 60.0)
+        self.pulse = PulsePage()
+        self.stacks = os.memfd_create("hpctrain-stacks")
+        os.set_inheritable(self.stacks, True)
         self.selector = selectors.DefaultSelector()
         self.event_lines = LineBuffer()
         self.launcher_lines = LineBuffer()
@@ -133,6 +140,8 @@ class RankShim:
         # With the pipe's identity: a process that closed it may have reused the number.
         inode = os.fstat(pipes["events"][1]).st_ino
         self.environ[EVENTS_FD_VARIABLE] = f"{pipes['events'][1]}:{inode}"
+        self.environ[PULSE_FD_VARIABLE] = self.pulse.variable
+        self.environ[STACKS_FD_VARIABLE] = f"{self.stacks}:{os.fstat(self.stacks).st_ino}"
         # A program inherits blocked signals. SIGUSR1 would end a trainer that is still importing;
         # so it waits until the trainer listens.
         holds = self.environ.get(SAVE_SIGNAL_VARIABLE) == "held"
@@ -170,7 +179,8 @@ class RankShim:
         while True:
             now_s = time.monotonic()
             if now_s >= heartbeat_at_s:
-                self._send("beat", step=self.last_step)
+                self._send("beat", **self._describe_life(now_s))
+                self._end_if_cut_off()
                 heartbeat_at_s = now_s + HEARTBEAT_INTERVAL_S
             if now_s >= look_at_s:
                 self._check_mpi_library()
@@ -193,6 +203,25 @@ class RankShim:
                     code, number = EXIT_FAILED, None
                 self._send("exit", code=code, signal=number, error=self.foreign_mpi)
                 return code
+
+    def _describe_life(self, now_s: float) -> dict[str, object]:
+        """Return what a heartbeat says: how far the program is, and whether it moves."""
+        assert self.child is not None
+        pulse = self.pulse.read()
+        return {
+            "step": self.last_step,
+            "state": process_state(self.child.pid),
+            "pulse": pulse,
+            "still_s": round(now_s - pulse.changed_at_s, 3) if pulse else None,
+        }
+
+    def _end_if_cut_off(self) -> None:
+        """End the program where the launcher's host no longer answers: nobody else could.
+
+        A launcher that is only stopped, or waits for a pager, is still answered for by its kernel.
+        """
+        if self.connection is not None and is_cut_off(self.connection, self.cut_off_s):
+            self._lose_launcher()
 
     def _check_mpi_library(self) -> None:
         """End a program that belongs to another MPI: every rank of it runs alone."""
@@ -228,17 +257,23 @@ class RankShim:
         except OSError:
             data = b""
         if not data:
-            # The launcher is gone: nobody would ever end this rank, so it ends itself.
-            self.selector.unregister(self.connection)
-            self.connection.close()
-            self.connection = None
-            self.unsent.clear()
-            self._pass_on(signal.SIGTERM)
+            self._lose_launcher()
             return
         for line in self.launcher_lines.feed(data):
             frame = decode_frame(line)
             if frame["kind"] == "signal":
                 self._pass_on(int(frame["number"]))
+            elif frame["kind"] == "stacks" and self.child is not None:
+                self._send("stacks", text=collect_stacks(self.child.pid, self.stacks))
+
+    def _lose_launcher(self) -> None:
+        """The launcher is gone: nobody would ever end this rank, so it ends itself."""
+        assert self.connection is not None
+        self.selector.unregister(self.connection)
+        self.connection.close()
+        self.connection = None
+        self.unsent.clear()
+        self._pass_on(signal.SIGTERM)
 
     def _pass_on(self, number: int) -> None:
         assert self.child is not None

@@ -12,9 +12,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from hpctrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE, PlanError
+from hpctrain.errors import EXIT_FAILED, PlanError
 from hpctrain.executor import Command, LocalExecutor
 from hpctrain.launch.channel import (
     CHANNEL_VARIABLE,
@@ -27,24 +28,37 @@ from hpctrain.launch.channel import (
     new_secret,
 )
 from hpctrain.launch.meeting import PORT_VARIABLE, find_free_port
-from hpctrain.launch.outcome import Console, Outcome, RankFailure, RankState, signal_name
-from hpctrain.launch.plan import ATTEMPT_VARIABLE, LaunchPlan
+from hpctrain.launch.outcome import (
+    Console,
+    Outcome,
+    RankFailure,
+    RankState,
+    conclude,
+    signal_name,
+)
+from hpctrain.launch.plan import ATTEMPT_NUMBER_VARIABLE, ATTEMPT_VARIABLE, LaunchPlan
 from hpctrain.launch.server import ChannelServer, PipeReader
+from hpctrain.launch.signals import SAVE_SIGNALS, SignalInbox
 from hpctrain.launch.sweep import remove_session_folders
+from hpctrain.launch.watch import Finding, find_trouble
 from hpctrain.rundir import RunDirectory
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# What schedulers send before they end a job; ranks that can save are asked to by SIGUSR1.
-SAVE_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # After the last rank has ended, mpirun has nothing left to wait for.
 LINGER_LIMIT_S = 20.0
 DRAIN_LIMIT_S = 2.0
+# From a hang to the end of all ranks: what py-spy may take on a busy host.
+STACKS_WAIT_S = 10.0
+# A turn of the loop takes a second at most; unless whoever reads our output does not.
+LONG_TURN_S = 4.0
+ORDER_FILES = {"STOP": signal.SIGTERM, "SAVE": signal.SIGUSR1}
 
 
 class Supervisor:
-    """Run one attempt to its end."""
+    """Run one attempt, the run's `number`-th, to its end."""
 
-    def __init__(self, plan: LaunchPlan, run: RunDirectory, console: Console) -> None:
+    def __init__(
+        self, plan: LaunchPlan, run: RunDirectory, console: Console, number: int = 1
+    ) -> None:
         self.plan = plan
         self.run_directory = run
         self.console = console
@@ -56,10 +70,13 @@ class Supervisor:
         self.stop_signal: int | None = None
         self.mpirun: subprocess.Popen[bytes] | None = None
         self.stopping = False
+        self.trouble: Finding | None = None
         self.save_signal: int | None = None
         self.finished = False
+        self.saved_step: int | None = None
+        self.refusal = ""
         self.mpirun_was_signalled = False
-        self.stop_signals_seen = 0
+        self.signals = SignalInbox(self.selector, self._on_stop_signal)
         self.escalation: list[tuple[float, Callable[[], None]]] = []
         self.stdout_lines = LineBuffer()
         self.stderr_lines = LineBuffer()
@@ -71,19 +88,20 @@ class Supervisor:
             CHANNEL_VARIABLE: self.server.address,
             SECRET_VARIABLE: secret,
             ATTEMPT_VARIABLE: self.attempt_id,
+            ATTEMPT_NUMBER_VARIABLE: str(number),
         }
         if plan.meeting_port is not None:
             self.live_env[PORT_VARIABLE] = str(find_free_port(plan.meeting_port))
 
     def run(self) -> Outcome:
         """Start mpirun and return when it, and every rank that can be reached, has ended."""
-        old_handlers = self._watch_signals()
+        self.signals.watch()
         try:
             mpirun = self._start()
             self._loop(mpirun)
             self._drain()
         finally:
-            self._unwatch_signals(old_handlers)
+            self.signals.unwatch()
             self.server.close()  # a shim whose program still runs now ends it
             self._end_mpirun()
             if self.mpirun is not None and self.mpirun.returncode < 0:
@@ -118,36 +136,12 @@ class Supervisor:
             self.selector.register(pipe, selectors.EVENT_READ, reader.read)
         return mpirun
 
-    def _watch_signals(self) -> dict[int, Any]:
-        self.signal_reader, self.signal_writer = os.pipe()
-        for descriptor in (self.signal_reader, self.signal_writer):
-            os.set_blocking(descriptor, False)
-        signal.set_wakeup_fd(self.signal_writer, warn_on_full_buffer=False)
-        self.selector.register(self.signal_reader, selectors.EVENT_READ, self._on_signals)
-        # What is ignored stays ignored: nohup, or a shell's background job.
-        watched = {*STOP_SIGNALS, *SAVE_SIGNALS}
-        watched -= {n for n in watched if signal.getsignal(n) is signal.SIG_IGN}
-        return {n: signal.signal(n, self._count_signal) for n in (*watched, signal.SIGCHLD)}
-
-    def _count_signal(self, number: int, frame: object) -> None:
-        """Break off, at the third stop signal, even a write that blocks for ever."""
-        if number in STOP_SIGNALS:
-            self.stop_signals_seen += 1
-            if self.stop_signals_seen > 2:
-                raise KeyboardInterrupt
-
-    def _unwatch_signals(self, old_handlers: dict[int, Any]) -> None:
-        signal.set_wakeup_fd(-1)
-        for number, handler in old_handlers.items():
-            signal.signal(number, handler)
-        os.close(self.signal_reader)
-        os.close(self.signal_writer)
-
     # -- the loop ------------------------------------------------------------------------------
 
     def _loop(self, mpirun: subprocess.Popen[bytes]) -> None:
         start_by_s = self.started_at_s + self.plan.start_timeout_s
         all_ended_at_s: float | None = None
+        turn_s = time.monotonic()
         while mpirun.poll() is None:
             now_s = time.monotonic()
             if start_by_s is not None and all(rank.reported for rank in self.ranks):
@@ -160,6 +154,10 @@ class Supervisor:
                 self._escalate_later(LINGER_LIMIT_S)
             self._escalate(now_s)
             self.server.drop_unproven()
+            self._look_for_orders()
+            if now_s - turn_s < LONG_TURN_S:  # else heartbeats wait unread: not the ranks' fault
+                self._look_for_trouble(now_s)
+            turn_s = now_s
             wake_up_at_s = min([start_by_s, now_s + 1.0, *(at_s for at_s, _ in self.escalation)])
             self._serve(max(0.0, wake_up_at_s - now_s))
 
@@ -202,7 +200,37 @@ class Supervisor:
         )
         first = self.ranks[missing[0]]
         reason = f"did not report within {self.plan.start_timeout_s:g} s"
-        self._fail(RankFailure(missing[0], first.host, EXIT_FAILED, None, reason))
+        self._fail(RankFailure(missing[0], first.host, EXIT_FAILED, None, reason, "start"))
+
+    def _look_for_orders(self) -> None:
+        """Do what a file in the run's folder asks for: for whoever cannot send a signal."""
+        for name, number in ORDER_FILES.items():
+            if self.run_directory.take_order(name):
+                self.console.warn(f"{name}: found in {self.run_directory.path}")
+                self._on_stop_signal(number)
+
+    def _look_for_trouble(self, now_s: float) -> None:
+        """Find a rank that is gone, stopped or hung, for which MPI would wait for ever."""
+        if self.stopping or self.save_signal is not None or self.trouble is not None:
+            return
+        self.trouble = find_trouble(self.ranks, now_s, self.plan.hang_timeout_s)
+        if self.trouble is None:
+            return
+        culprits = self.trouble.ranks or tuple(range(min(1, self.plan.np)))
+        named = ", ".join(f"rank {n} on {self.ranks[n].host}" for n in self.trouble.ranks[:4])
+        self.console.warn(f"{named or 'no rank alone'}: {self.trouble.reason}")
+        self.run_directory.event(
+            "alert", kind=self.trouble.kind, ranks=list(self.trouble.ranks),
+            hosts=sorted({self.ranks[n].host for n in self.trouble.ranks}),
+            reason=self.trouble.reason,
+        )  # fmt: skip
+        first = culprits[0]
+        failure = RankFailure(
+            first, self.ranks[first].host, None, None, self.trouble.reason, self.trouble.kind
+        )
+        # Who waits can still say where; then all are ended.
+        self.server.ask_for_stacks()
+        self.escalation.append((now_s + STACKS_WAIT_S, lambda: self._fail(failure)))
 
     def _fail(self, failure: RankFailure) -> None:
         """Take the first failure as the cause; whatever follows is its consequence."""
@@ -269,41 +297,28 @@ class Supervisor:
             self.mpirun.wait()
 
     def _outcome(self, mpirun_code: int) -> Outcome:
-        failure = self.failure
-        if mpirun_code < 0 and not self.mpirun_was_signalled:
-            failure = None  # somebody ended mpirun: what the ranks then said is its consequence
-        mpirun_code = mpirun_code if mpirun_code >= 0 else 128 - mpirun_code
-        if self.stop_signal is not None:
-            state, code = "stopped", 128 + self.stop_signal
-        elif failure is not None:
-            state, code = "failed", failure.exit_code or mpirun_code or EXIT_FAILED
-        elif all(rank.exit_code == 0 for rank in self.ranks):
-            # Every rank said so itself, whatever mpirun says.
-            saved = self.save_signal is not None and not self.finished
-            state, code = ("resumable", EXIT_RESUMABLE) if saved else ("done", EXIT_OK)
-        else:
-            # Where ranks never began, whatever mpirun says is no rank's code (255, 213, also 0).
-            started = all(rank.reported for rank in self.ranks)
-            code = mpirun_code if started else EXIT_FAILED
-            state = "done" if code == EXIT_OK else "failed"
-        return Outcome(
-            state=state,
-            exit_code=code,
+        outcome = conclude(
+            self.ranks, self.failure, mpirun_code,
+            mpirun_was_signalled=self.mpirun_was_signalled, stop_signal=self.stop_signal,
+            save_signal=self.save_signal, finished=self.finished, refusal=self.refusal,
+        )  # fmt: skip
+        return replace(
+            outcome,
             duration_s=time.monotonic() - self.started_at_s,
-            failure=failure,
-            silent_ranks=tuple(n for n, rank in enumerate(self.ranks) if not rank.reported),
-            stop_signal=self.stop_signal or self.save_signal,
-            needs_sweep=state not in ("done", "resumable"),
             attempt_id=self.attempt_id,
-            step=max((rank.step for rank in self.ranks if rank.step is not None), default=None),
+            saved_step=self.saved_step,
+            suspects=self._suspects(outcome),
         )
 
-    # -- what is heard -------------------------------------------------------------------------
+    def _suspects(self, outcome: Outcome) -> tuple[int, ...]:
+        """Return the ranks that a failure is laid to: the culprit, and whoever shares its fate."""
+        if outcome.failure is None:
+            return outcome.silent_ranks if outcome.state == "failed" else ()
+        if self.trouble is not None and outcome.failure.rank in self.trouble.ranks:
+            return self.trouble.ranks
+        return outcome.silent_ranks if outcome.failure.kind == "start" else (outcome.failure.rank,)
 
-    def _on_signals(self) -> None:
-        for number in os.read(self.signal_reader, 64):
-            if number in (*STOP_SIGNALS, *SAVE_SIGNALS):
-                self._on_stop_signal(number)
+    # -- what is heard -------------------------------------------------------------------------
 
     def _on_stop_signal(self, number: int) -> None:
         asks_to_save = number in SAVE_SIGNALS
@@ -337,11 +352,13 @@ class Supervisor:
             record = frame["record"]
             if record.get("event") != "checkpoint":  # complete some steps after its own
                 rank.note_step(record.get("step"))
-            self.finished |= record.get("event") == "train_finished"
+            self._note(rank_number, record)
             self.run_directory.record(rank_number, record)
             self.console.event(rank_number, record)
         elif kind == "beat":
-            rank.note_step(frame.get("step"))
+            rank.note_beat(frame, rank.heard_at_s)
+        elif kind == "stacks":
+            self.run_directory.write_stacks(rank_number, frame["text"])
         elif kind == "hello":
             rank.host, rank.reported = frame["host"], True
             if self.stopping:  # it came late to a run that is over: tell it as well
@@ -360,6 +377,17 @@ class Supervisor:
         elif kind == "exit":
             self._on_exit(rank_number, frame)
 
+    def _note(self, rank_number: int, record: dict[str, Any]) -> None:
+        """Remember what decides how the attempt is judged."""
+        name, step = record.get("event"), record.get("step")
+        self.finished |= name == "train_finished"
+        if name == "checkpoint" and isinstance(step, int):
+            self.saved_step = max(step, self.saved_step or 0)
+        # What a rank says after another has failed is that failure's consequence.
+        first = self.failure is None or self.failure.rank == rank_number
+        if name == "train_failed" and first and not record.get("retryable"):
+            self.refusal = self.refusal or str(record.get("message") or "it cannot go on")
+
     def _on_exit(self, rank_number: int, frame: dict[str, Any]) -> None:
         rank = self.ranks[rank_number]
         rank.ended = True
@@ -369,7 +397,8 @@ class Supervisor:
         if code != 0:
             ended_by = f"signal {number}{signal_name(number)}" if number else f"exit code {code}"
             reason = frame.get("error") or ended_by
-            failure = RankFailure(rank_number, rank.host, code, number, reason)
+            kind = "refused" if frame.get("error") else "exit"
+            failure = RankFailure(rank_number, rank.host, code, number, reason, kind)
             ended_by_mpirun = number in (signal.SIGTERM, signal.SIGKILL)
             self._fail((self._find_lost_rank() if ended_by_mpirun else None) or failure)
 
@@ -381,7 +410,7 @@ class Supervisor:
             silent_s = now_s - rank.heard_at_s
             if rank.reported and not rank.ended and silent_s > 1.5 * HEARTBEAT_INTERVAL_S:
                 reason = f"not heard for {silent_s:.0f} s: its host, or the way to it, is gone"
-                return RankFailure(number, rank.host, None, None, reason)
+                return RankFailure(number, rank.host, None, None, reason, "silent")
         return None
 
     def _on_lost(self, rank_number: int) -> None:
@@ -391,7 +420,7 @@ class Supervisor:
         rank.ended = True
         self._record(rank_number, "rank_exit", exit_code=None, signal=None)
         reason = "its connection closed without a word: killed, or its host is gone"
-        self._fail(RankFailure(rank_number, rank.host, None, None, reason))
+        self._fail(RankFailure(rank_number, rank.host, None, None, reason, "lost"))
 
     def _on_launcher_line(self, line: bytes) -> None:
         if line.startswith(STDIO_MARK):

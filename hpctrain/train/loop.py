@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from hpctrain.config import Config
-from hpctrain.errors import TrainingError
+from hpctrain.errors import FaultyHostError, TrainingError
+from hpctrain.launch.stacks import tell_stacks_on_signal
+from hpctrain.pulse import PulseWriter
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.checkpoint import Checkpoints
 from hpctrain.train.communicator import Communicator
@@ -42,6 +44,9 @@ def run_training(config: Config, comm: Communicator) -> None:
     Raises:
         HpctrainError: on every rank if any rank cannot start, or the loss stops being a number.
     """
+    pulse = PulseWriter()
+    pulse.enter("start")
+    tell_stacks_on_signal()
     setup = set_up_together(config, comm)
     train, tokens_per_step = config.train, setup.tokens_per_step
     model, batches = setup.model, setup.batches
@@ -71,11 +76,11 @@ def run_training(config: Config, comm: Communicator) -> None:
     steps = checkpoints.steps
     reporter.go_on(first, checkpoints.tokens_at(first))
     if first >= steps:
-        return _leave(reporter, comm)
+        return _leave(reporter, comm, pulse)
 
     val_loss = None
     unread: list[Unread] = []
-    clock = StepClock(setup.device)
+    clock = StepClock(setup.device, pulse)
     for step in range(first, steps):
         clock.start_step()
         checkpoints.begin_step()
@@ -94,6 +99,7 @@ def run_training(config: Config, comm: Communicator) -> None:
                     own_loss = exchange.loss.clone()
                 setup.precision.backward(loss * guard.scale)
             clock.mark("backward")
+        pulse.enter("exchange")
         exchange.finish()
         clock.mark("exposed_comm")
 
@@ -107,6 +113,7 @@ def run_training(config: Config, comm: Communicator) -> None:
 
         unread.append(Unread(own_loss, exchange.loss.clone(), norm if takes_update else None))
         done = step + 1
+        pulse.step(done)
         saves = checkpoints.end_step(done)
         # A step that is saved is looked at first: a broken state must not be what we go back to.
         if done % train.log_every_steps == 0 or done == steps or saves:
@@ -123,19 +130,20 @@ def run_training(config: Config, comm: Communicator) -> None:
         if done == steps or (train.eval_every_steps and done % train.eval_every_steps == 0):
             share_buffers(model, comm)
             with setup.precision.autocast():
-                val_loss = evaluate(model, setup.validation, comm)
+                val_loss = evaluate(model, setup.validation, comm, pulse)
             if val_loss is not None:
                 reporter.evaluated(done, val_loss)
             clock.restart()
         if saves:
+            pulse.enter("checkpoint")
             share_buffers(model, comm)
             checkpoints.save(done)
         if checkpoints.leaving:
-            return _leave(reporter, comm)
+            return _leave(reporter, comm, pulse)
     if comm.rank == 0 and guard.skipped_steps:
         print(f"skipped    the updates of {guard.skipped_steps} steps, alike on all ranks")
     reporter.finished(steps, last_loss, val_loss)
-    _leave(reporter, comm)
+    _leave(reporter, comm, pulse)
 
 
 class Unread(NamedTuple):
@@ -148,7 +156,10 @@ class Unread(NamedTuple):
     """Of the gradient; None where the update was left out."""
 
 
-def evaluate(model: nn.Module, validation: ValidationBatches, comm: Communicator) -> float | None:
+def evaluate(
+    model: nn.Module, validation: ValidationBatches, comm: Communicator,
+    pulse: PulseWriter | None = None,
+) -> float | None:  # fmt: skip
     """Return the mean loss over the validation windows (nats a token); None if there are none.
 
     Every rank must call this. Sums are in double precision, so that the split over ranks
@@ -160,9 +171,13 @@ def evaluate(model: nn.Module, validation: ValidationBatches, comm: Communicator
     model.eval()
     with torch.inference_mode():
         for inputs, targets in validation:
+            if pulse is not None:
+                pulse.enter("evaluation")
             loss = sum_token_losses(model(inputs), targets)
             total += torch.tensor([loss.item(), targets.numel()], dtype=torch.float64)
     model.train()
+    if pulse is not None:
+        pulse.enter("exchange")
     loss_sum, tokens = comm.all_reduce_sum(total, "validation").tolist()
     return loss_sum / tokens
 
@@ -178,8 +193,10 @@ def share_buffers(model: nn.Module, comm: Communicator) -> None:
             comm.broadcast(buffer.view(-1), f"buffer.{name}")
 
 
-def _leave(reporter: Reporter, comm: Communicator) -> None:
+def _leave(reporter: Reporter, comm: Communicator, pulse: PulseWriter) -> None:
+    pulse.enter("leaving")
     reporter.flush()
+    pulse.enter("barrier")
     comm.barrier()
 
 
@@ -207,7 +224,7 @@ def _stop_if_broken(
                 f"step {step}: the gradient is not finite, though the losses are, got a global "
                 f"norm of {norm.item()}. {remedy} {last_checkpoint}"
             )
-        raise TrainingError(
+        raise FaultyHostError(
             f"step {step}: the sum of the ranks' losses is not finite, got {total.item()}, though "
             "each rank's own is. The exchange or the memory of a host is faulty. "
             f"{last_checkpoint}"

@@ -14,11 +14,15 @@ import torch
 from hpctrain.event_queue import EventQueue
 from hpctrain.events import EVENTS_FD_VARIABLE
 from hpctrain.gpu_peaks import find_peak, peak_flops
+from hpctrain.pulse import PulseWriter
 from hpctrain.train.communicator import Communicator
 from hpctrain.train.flops import utilization
 
 PHASES = ("data", "forward", "backward", "exposed_comm", "optimizer")
 WARMUP_STEPS = 10
+# What a rank is at once a phase is over; after backward it is another micro-batch, or the exchange.
+_NEXT = {"data": "forward", "forward": "backward", "backward": "forward",
+         "exposed_comm": "optimizer", "optimizer": "data"}  # fmt: skip
 
 
 class StepClock:
@@ -28,7 +32,12 @@ class StepClock:
     device is never waited for in between.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, pulse: PulseWriter | None = None) -> None:
+        """
+        Args:
+            pulse: is told each phase as it begins.
+        """
+        self._pulse = pulse or PulseWriter()
         self._on_gpu = device.type == "cuda"
         self._marks: list[tuple[str, float | torch.cuda.Event]] = []
         self._steps = 0
@@ -44,10 +53,12 @@ class StepClock:
     def start_step(self) -> None:
         """Call at the start of each step."""
         self._steps += 1
+        self._pulse.enter("data")
         self._marks.append(("", self._now()))
 
     def mark(self, phase: str) -> None:
         """Say that what ran since the last call was `phase`."""
+        self._pulse.enter(_NEXT[phase])
         self._marks.append((phase, self._now()))
 
     def read(self) -> tuple[float, dict[str, float]]:

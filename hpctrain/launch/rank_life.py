@@ -1,0 +1,36 @@
+"""What the kernel says of a program, and of the way to the launcher. The shim imports this."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+TCP_INFO = 11  # linux/tcp.h
+# struct tcp_info of linux/tcp.h: eight bytes, then 32-bit numbers.
+_TCP_INFO = struct.Struct("=8B24I")
+_UNACKED, _LAST_ACK_MS = 8 + 4, 8 + 12
+
+
+def process_state(pid: int) -> str:
+    """Return the state letter of ``/proc/PID/stat`` (proc(5)): R, S, D, T …; "" where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            # The name before it, in parentheses, may hold anything.
+            return file.read().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+def is_cut_off(connection: socket.socket, limit_s: float) -> bool:
+    """Return whether the other end's kernel has not acknowledged what was sent for `limit_s`.
+
+    That is a host or a link that is gone. A process there that merely does not read is not: its
+    kernel acknowledges, also while its window is closed.
+    """
+    try:
+        info = _TCP_INFO.unpack(
+            connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, _TCP_INFO.size)
+        )
+    except (OSError, struct.error):
+        return False
+    return info[_UNACKED] > 0 and info[_LAST_ACK_MS] > limit_s * 1000

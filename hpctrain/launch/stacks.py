@@ -1,0 +1,91 @@
+"""Where is a program that hangs? Its Python stacks, and what the kernel knows. Runs in the shim."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from hpctrain.executor import Command, LocalExecutor
+from hpctrain.launch.rank_life import process_state
+
+STACKS_FD_VARIABLE = "HPCTRAIN_STACKS_FD"
+STACKS_SIGNAL = signal.SIGUSR2
+PY_SPY_TIMEOUT_S = 8.0
+ANSWER_TIMEOUT_S = 2.0
+MOST_CHARACTERS = 200_000
+
+
+def tell_stacks_on_signal() -> None:
+    """Have this program write all threads' Python stacks for its shim, at SIGUSR2.
+
+    Called by the trainer. `faulthandler` answers even while Python waits in C code.
+    """
+    import faulthandler
+
+    descriptor, _, inode = os.environ.get(STACKS_FD_VARIABLE, "").partition(":")
+    try:
+        if os.fstat(int(descriptor)).st_ino == int(inode):
+            faulthandler.register(STACKS_SIGNAL, file=int(descriptor), all_threads=True)
+    except (OSError, ValueError):
+        pass  # outside a launch, or a wrapper closed it
+
+
+def collect_stacks(pid: int, descriptor: int) -> str:
+    """Return where a program is, in words; never fails, and takes seconds at most.
+
+    Args:
+        pid: the program.
+        descriptor: the file that :func:`tell_stacks_on_signal` was given.
+    """
+    parts = [_describe_process(pid), _spy(pid) or _ask(pid, descriptor)]
+    return "\n".join(part for part in parts if part)[:MOST_CHARACTERS]
+
+
+def _describe_process(pid: int) -> str:
+    waits_in = _read(f"/proc/{pid}/wchan").strip("0")
+    words = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+    waits = f", waits in the kernel's {waits_in}" if waits_in else ""
+    return f"process {pid}, state {process_state(pid) or 'gone'}{waits}: {words}"
+
+
+def _spy(pid: int) -> str:
+    done = LocalExecutor().run(
+        Command(("py-spy", "dump", "--nonblocking", "--pid", str(pid))), timeout_s=PY_SPY_TIMEOUT_S
+    )
+    return done.stdout if done.ok else ""
+
+
+def _ask(pid: int, descriptor: int) -> str:
+    """Ask the program itself, if it listens; the signal would end any other."""
+    if not _catches(pid, STACKS_SIGNAL):
+        return "no Python stacks: py-spy is not installed, and the program does not tell them"
+    if process_state(pid) == "T":
+        return "no Python stacks: the program is stopped, and py-spy is not installed"
+    before = os.fstat(descriptor).st_size
+    os.kill(pid, STACKS_SIGNAL)
+    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
+    size = before
+    while time.monotonic() < deadline_s:
+        time.sleep(0.05)
+        # Written line by line: complete when it no longer grows.
+        if (now := os.fstat(descriptor).st_size) == size > before:
+            break
+        size = now
+    text = os.pread(descriptor, MOST_CHARACTERS, before).decode(errors="replace")
+    return text or "no Python stacks: the program did not answer"
+
+
+def _catches(pid: int, number: int) -> bool:
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,120 @@
+"""How a rank shows that it lives: a few numbers in memory that its shim reads now and then.
+
+The shim makes a page of memory, which its program inherits (``HPCTRAIN_PULSE_FD``); the trainer, or
+:func:`hpctrain.report_step`, writes there what it is at. A write is a copy of 48 bytes, without a
+system call, so it is always on; a program that never writes has no pulse, and counts as such.
+
+The rank shim imports this module, so it imports little.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from typing import NamedTuple
+
+PULSE_FD_VARIABLE = "HPCTRAIN_PULSE_FD"
+PAGE_BYTES = 4096
+# In which of these is a rank that waits for others? See WAITING.
+PHASES = (
+    "", "start", "data", "forward", "backward", "exchange", "optimizer", "evaluation",
+    "checkpoint", "barrier", "leaving",
+)  # fmt: skip
+# A rank in one of these has done its part of the step and waits for the other ranks'.
+WAITING = frozenset({"exchange", "barrier"})
+# changes, step, phase, time of the last change (s, CLOCK_MONOTONIC), longest time between changes
+# since the first step was done (s), steps done since the start.
+_LAYOUT = struct.Struct("=qqqddq")
+
+
+class Pulse(NamedTuple):
+    """What a rank last said of itself.
+
+    Args:
+        changes: how often it has said something; two pulses with the same number are one.
+        step: finished steps of the run.
+        phase: one of PHASES; "" where the program does not say.
+        changed_at_s: when (CLOCK_MONOTONIC of its host).
+        longest_s: the longest time between two changes since its first step.
+        steps_done: finished steps since the program started.
+    """
+
+    changes: int
+    step: int
+    phase: str
+    changed_at_s: float
+    longest_s: float
+    steps_done: int
+
+
+class PulsePage:
+    """The shim's end: makes the page and reads it."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.memfd_create("hpctrain-pulse")
+        os.ftruncate(self.descriptor, PAGE_BYTES)
+        os.set_inheritable(self.descriptor, True)
+        self._page = mmap.mmap(self.descriptor, PAGE_BYTES)
+
+    @property
+    def variable(self) -> str:
+        """The value of HPCTRAIN_PULSE_FD: the descriptor, and its inode for one that was reused."""
+        return f"{self.descriptor}:{os.fstat(self.descriptor).st_ino}"
+
+    def read(self) -> Pulse | None:
+        """Return the pulse; None where the program has none."""
+        changes, step, phase, at_s, longest_s, done = _LAYOUT.unpack_from(self._page)
+        if changes == 0:
+            return None
+        name = PHASES[phase] if 0 <= phase < len(PHASES) else ""
+        return Pulse(changes, step, name, at_s, longest_s, done)
+
+
+class PulseWriter:
+    """The program's end."""
+
+    def __init__(self) -> None:
+        self._page = _open_page()
+        self._changes, self._step, self._phase = 0, 0, 0
+        self._at_s, self._longest_s, self._done = time.monotonic(), 0.0, 0
+
+    def enter(self, phase: str) -> None:
+        """Say that the rank now is in a phase."""
+        self._phase = PHASES.index(phase)
+        self._write()
+
+    def step(self, step: int) -> None:
+        """Say that a step is done; the phase is data's from here on.
+
+        Args:
+            step: finished steps of the run.
+        """
+        self._step, self._done = step, self._done + 1
+        self._write()
+
+    def _write(self) -> None:
+        if self._page is None:
+            return
+        now_s = time.monotonic()
+        # The first step compiles, allocates and fills caches: no measure of the others.
+        if self._done > 1:
+            self._longest_s = max(self._longest_s, now_s - self._at_s)
+        self._changes += 1
+        self._at_s = now_s
+        _LAYOUT.pack_into(
+            self._page, 0,
+            self._changes, self._step, self._phase, self._at_s, self._longest_s, self._done,
+        )  # fmt: skip
+
+
+def _open_page() -> mmap.mmap | None:
+    """Return the page that the shim made; None outside a launch."""
+    descriptor, _, inode = os.environ.get(PULSE_FD_VARIABLE, "").partition(":")
+    try:
+        if os.fstat(int(descriptor)).st_ino != int(inode):
+            return None
+        return mmap.mmap(int(descriptor), PAGE_BYTES)
+    except (OSError, ValueError):
+        return None  # a wrapper closed or reused it: the rank goes on without a pulse
