@@ -81,7 +81,9 @@ def main() -> None:
     asked = parser.parse_args()
     names = asked.cases.split(",")
     if unknown := [name for name in names if name not in CASES]:
-        parser.error(f"--cases: no such case, got {', '.join(unknown)}; expected {', '.join(CASES)}")
+        parser.error(
+            f"--cases: no such case, got {', '.join(unknown)}; expected {', '.join(CASES)}"
+        )
     warn_if_busy()
     record: dict[str, Any] = {"what": "faults", **environment(("torch", "horovod"))}
     trials: dict[str, list[dict[str, Any]]] = {name: [] for name in CASES}

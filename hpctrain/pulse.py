@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 PULSE_FD_VARIABLE = "HPCTRAIN_PULSE_FD"
 PAGE_BYTES = 4096
-# In which of these is a rank that waits for others? See WAITING.
+MOST_READS = 8
 PHASES = (
     "", "start", "data", "forward", "backward", "exchange", "optimizer", "evaluation",
     "checkpoint", "barrier", "leaving",
@@ -28,8 +28,7 @@ WAITING = frozenset({"exchange", "barrier"})
 # These take as long as a disk or a compiler takes: no measure of a step.
 UNTIMED = frozenset({"start", "checkpoint", "leaving"})
 # changes, step, phase, time of the last change (s, CLOCK_MONOTONIC), longest time between changes
-# since the first step was done (s), steps done since the start. "@": eight bytes are copied at
-# once, so that whoever reads meanwhile sees no half of a number.
+# since the first step was done (s), steps done since the start.
 _LAYOUT = struct.Struct("@qqqddq")
 _NUMBERS = {name: number for number, name in enumerate(PHASES)}
 
@@ -70,7 +69,11 @@ class PulsePage:
 
     def read(self) -> Pulse | None:
         """Return the pulse; None where the program has none."""
-        changes, step, phase, at_s, longest_s, done = _LAYOUT.unpack_from(self._page)
+        for _ in range(MOST_READS):
+            seen = self._page[: _LAYOUT.size]
+            if seen == self._page[: _LAYOUT.size]:  # else the program is just writing
+                break
+        changes, step, phase, at_s, longest_s, done = _LAYOUT.unpack(seen)
         if changes == 0:
             return None
         name = PHASES[phase] if 0 <= phase < len(PHASES) else ""
@@ -105,8 +108,10 @@ class PulseWriter:
         # The first step compiles, allocates and fills caches: no measure of the others.
         if done > 1 and PHASES[was] not in UNTIMED:
             longest_s = max(longest_s, now_s - at_s)
-        _LAYOUT.pack_into(
-            self._page, 0, changes + 1, last_step if step is None else step,
+        # At once: `pack_into` makes zeros of it first, and a shim that reads then sees a standstill
+        # since the machine was started.
+        self._page[: _LAYOUT.size] = _LAYOUT.pack(
+            changes + 1, last_step if step is None else step,
             was if phase is None else phase, now_s, longest_s, done + (step is not None),
         )  # fmt: skip
 

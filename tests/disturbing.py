@@ -7,10 +7,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from faulting.cases import CASES  # noqa: E402
-from faulting.nodes import nodes_up  # noqa: E402
-from faulting.training import Place  # noqa: E402
-from faulting.trial import Trial, run_trial, run_undisturbed  # noqa: E402
+from faulting.cases import CASES
+from faulting.nodes import nodes_up
+from faulting.training import Place
+from faulting.trial import Trial, run_trial, run_undisturbed
 
 __all__ = ["CASES", "LENGTH", "Place", "disturb", "nodes_up", "run_undisturbed"]
 

@@ -1,4 +1,4 @@
-"""One fault: disturb a training, look at what is left, go on with it, compare with an undisturbed one."""
+"""One fault: disturb a training, look at what is left, go on with it, compare the losses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from faulting.training import Place, Training, find_half_checkpoints
 LEFT_S = 5.0
 """Processes may take so long to be gone once the launcher has ended."""
 SLACK_S = 15.0
-"""A cut-off host ends its ranks after launch.cut_off_s: heartbeat, grace and a busy machine on top."""
+"""A cut-off host ends its ranks after launch.cut_off_s; heartbeat and grace come on top."""
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Trial:
 
     Args:
         step: of the training when it was disturbed.
-        noticed_s: from the fault to the launcher's first sign of it; None where it is not its to notice.
+        noticed_s: from the fault to the launcher's first sign of it; None where there is none.
         ended_s: from the fault to the launcher's end.
         exit_code: of ``hpctrain run``.
         blamed: the failure, as the run's events have it.
@@ -174,7 +174,9 @@ def _compare(
     if sorted(losses) != sorted(undisturbed):
         problems.append(f"{len(losses)} steps; expected {len(undisturbed)}")
     else:
-        trial.loss_differs = max(abs(losses[s] - loss) / abs(loss) for s, loss in undisturbed.items())
+        trial.loss_differs = max(
+            abs(losses[s] - loss) / abs(loss) for s, loss in undisturbed.items()
+        )
         if trial.loss_differs > tolerance:
             problems.append(f"a loss differs by {trial.loss_differs:.3g}")
     trial.problems = tuple(problems)

@@ -219,7 +219,7 @@ class StragglerWatch:
     def _compare_links(
         self, own_s: Mapping[int, float], exposed_s: Mapping[int, float], step_s: float
     ) -> dict[str, float]:
-        """Return how much longer the exchange takes: on all ranks than once, on hosts than others."""
+        """Return how much longer the exchange takes: all ranks than once, hosts than others."""
         least_s = LEAST_PART_OF_STEP * step_s
         shortest_s = min(exposed_s.values())
         if len(self._first_exchanges_s) < WINDOWS:
@@ -238,7 +238,9 @@ class StragglerWatch:
             for host, ranks in by_host.items()
         }
         usual_s = statistics.median_low(waits_s.values())
-        return factors | {host: _grown(wait_s, usual_s, least_s) for host, wait_s in waits_s.items()}
+        return factors | {
+            host: _grown(wait_s, usual_s, least_s) for host, wait_s in waits_s.items()
+        }
 
     def _name_link(self, host: str) -> Slowness:
         factor = self._streaks[host].factor

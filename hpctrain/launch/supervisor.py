@@ -31,8 +31,8 @@ from hpctrain.launch.outcome import Console, Outcome, RankFailure, RankState, si
 from hpctrain.launch.plan import ATTEMPT_VARIABLE, LaunchPlan
 from hpctrain.launch.server import ChannelServer, PipeReader
 from hpctrain.launch.signals import SAVE_SIGNALS, SignalInbox
-from hpctrain.launch.sweep import remove_session_folders
 from hpctrain.launch.stragglers import StragglerWatch
+from hpctrain.launch.sweep import remove_session_folders
 from hpctrain.launch.watch import (
     Finding,
     describe_early_exit,

@@ -97,7 +97,7 @@ def describe_early_exit(rank: RankState) -> str:
 
 def hang_limit_s(pulses: Sequence[Pulse], hang_timeout_s: float | None = None) -> float:
     """Return how long all ranks, which have these pulses, may stand still."""
-    if any(pulse.phase and pulse.steps_done == 0 or pulse.phase in UNTIMED for pulse in pulses):
+    if any((pulse.phase and pulse.steps_done == 0) or pulse.phase in UNTIMED for pulse in pulses):
         return max(UNTIMED_S, hang_timeout_s or 0.0)
     if hang_timeout_s is not None:
         return hang_timeout_s
@@ -165,7 +165,7 @@ def _describe_common_standstill(pulses: Mapping[int, Pulse]) -> str:
 
 
 def _find_gone(ranks: Sequence[RankState], first: int) -> list[int]:
-    """Return who has ended with 0, not ahead of the others (at step `first`) nor after a goodbye."""
+    """Return who has ended with 0, neither ahead of the others (at step `first`) nor when done."""
     return [
         n for n, rank in enumerate(ranks)
         if rank.exit_code == 0

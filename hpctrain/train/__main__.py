@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train one rank's part of a run; return the exit code."""
     try:
         config = read_config(argv)
-        # Before anybody is waited for: also a rank that hangs here is to be found, and to tell where.
+        # Before anybody is waited for: a rank that hangs here is to be found, and to tell where.
         PulseWriter().enter("start")
         tell_stacks_on_signal()
         # Last: for model.factory, but no file there may stand in for a module of anybody else.

@@ -116,7 +116,7 @@ def test_without_a_page_nothing_happens(monkeypatch, value):
 
 
 def test_a_descriptor_that_another_file_has_by_now_is_left_alone(page, tmp_path, monkeypatch):
-    number, _, inode = page.variable.partition(":")
+    _, _, inode = page.variable.partition(":")
     with open(tmp_path / "mine", "w+b") as mine:
         mine.write(b"\0" * mmap.PAGESIZE)
         mine.flush()
@@ -142,3 +142,20 @@ def test_an_unknown_phase_is_our_own_mistake(page):
         PulseWriter().enter("lunch")
     assert set(PHASES) > WAITING | UNTIMED
     assert not WAITING & UNTIMED
+
+
+def test_whoever_reads_while_it_is_written_never_sees_a_half(page):
+    """A half would be a standstill since the machine was started, and end a run."""
+    code = (
+        "from hpctrain.pulse import PulseWriter\n"
+        "writer = PulseWriter()\n"
+        "for step in range(60_000): writer.step(step)"
+    )
+    program = subprocess.Popen([sys.executable, "-c", code], close_fds=False)
+    seen = []
+    while program.poll() is None:
+        seen.append(page.read())
+    started = [read for read in seen if read is not None]
+    assert len(started) > 100
+    assert started == seen[seen.index(started[0]) :]
+    assert all(read.changed_at_s > 0 and read.step == read.changes - 1 for read in started)

@@ -1,10 +1,13 @@
 """What the kernel says of a program, and of the way to the launcher."""
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 
 import pytest
@@ -60,7 +63,7 @@ def pair():
 def test_a_launcher_that_does_not_read_is_not_gone(pair):
     near, _ = pair
     near.setblocking(False)
-    with pytest.raises(BlockingIOError):
+    with contextlib.suppress(BlockingIOError):
         while True:
             near.send(b"x" * 65536)
     time.sleep(0.3)  # its kernel answers for it, with a window that is closed
@@ -119,10 +122,11 @@ import socket, subprocess, sys, time
 from hpctrain.launch.rank_life import is_cut_off
 def ip(*words): subprocess.run(["ip", *words], check=True)
 ip("link", "set", "lo", "up")
-ip("link", "add", "a", "type", "veth", "peer", "name", "b")
-ip("addr", "add", "198.51.100.1/24", "dev", "a")
-ip("link", "set", "a", "up"); ip("link", "set", "b", "up")
-ip("neigh", "add", "198.51.100.2", "lladdr", "02:00:00:00:00:09", "dev", "a")
+ip("link", "add", "name", "near0", "type", "veth", "peer", "name", "far0")
+ip("addr", "add", "198.51.100.1/24", "dev", "near0")
+ip("link", "set", "near0", "up")
+ip("link", "set", "far0", "up")
+ip("neigh", "add", "198.51.100.2", "lladdr", "02:00:00:00:00:09", "dev", "near0")
 near = socket.socket()
 near.setblocking(False)
 near.connect_ex(("198.51.100.2", 9))  # its SYN is never answered
@@ -131,9 +135,6 @@ while not is_cut_off(near, 0.2) and time.monotonic() < deadline_s:
     time.sleep(0.05)
 print(is_cut_off(near, 0.2))
 """
-    import shutil
-    import sys
-
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
     if not shutil.which("ip", path=path) or not shutil.which("unshare", path=path):
         pytest.skip("netns: no ip or unshare")

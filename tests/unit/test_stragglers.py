@@ -23,7 +23,12 @@ class Run:
     """Ranks that report steps; steps take all of them equally long, as in a real run."""
 
     def __init__(self, size, per_host=2, every=1):
-        self.watch, self.size, self.per_host, self.every = StragglerWatch(size), size, per_host, every
+        self.watch, self.size, self.per_host, self.every = (
+            StragglerWatch(size),
+            size,
+            per_host,
+            every,
+        )
         self.step = 0
         self.lost = lambda rank, step: False
 
@@ -67,7 +72,12 @@ def test_a_rank_that_computes_slower_is_named_once(every):
     run = Run(4, every=every)
     run.run(5)
     (found,) = run.run(25, {2: slow_compute(1.6)})
-    assert (found.kind, found.ranks, found.host, found.cause) == ("straggler", (2,), "n1", "compute")
+    assert (found.kind, found.ranks, found.host, found.cause) == (
+        "straggler",
+        (2,),
+        "n1",
+        "compute",
+    )
     assert found.factor == pytest.approx(1.6, rel=0.05)
     assert found.text.startswith("rank 2 on n1: 1.6 times as long")
     assert "clocks" in found.text

@@ -238,11 +238,10 @@ def test_a_file_is_an_order_and_is_taken_away(make, name, number):
     assert made.stop_signal is None
 
 
-def test_ranks_that_cannot_save_are_stopped_by_either(make):
-    for name in ("STOP", "SAVE"):
-        pass
+@pytest.mark.parametrize("name", ["STOP", "SAVE"])
+def test_ranks_that_cannot_save_are_stopped_by_either(make, name):
     made = make()
-    (made.run_directory.path / "SAVE").touch()
+    (made.run_directory.path / name).touch()
     made._look_for_orders()
     assert made.stop_signal == signal.SIGTERM
 
