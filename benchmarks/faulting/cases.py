@@ -198,10 +198,10 @@ def damage_newest(how: str) -> Callable[[Training, random.Random], str]:
 CASES: dict[str, Case] = {
     "kill": Case("SIGKILL of a rank", signal_rank(signal.SIGKILL), (137,), DEAD_RANK_S),
     "stop": Case(
-        "SIGSTOP of a rank", signal_rank(signal.SIGSTOP), (1,), BLACK_HOLE_S, is_slow=True,
+        "SIGSTOP of a rank", signal_rank(signal.SIGSTOP), (137,), BLACK_HOLE_S, is_slow=True,
     ),
     "sleep": Case(
-        "a rank that sleeps in Python", order_rank("sleep"), (1,), is_slow=True,
+        "a rank that sleeps in Python", order_rank("sleep"), (137,), is_slow=True,
         settings=(("launch.hang_timeout_s", 10),),
     ),
     "poweroff": Case(

@@ -49,6 +49,12 @@ DRAIN_LIMIT_S = 2.0
 STACKS_WAIT_S = 10.0
 # A turn of the loop takes a second at most; unless whoever reads our output does not.
 LONG_TURN_S = 4.0
+# Where mpirun ends ranks, and nobody has said why, one that is late with a heartbeat is the cause;
+# mpirun needs 7 s at least to miss a host.
+MISSED_S = 1.15 * HEARTBEAT_INTERVAL_S
+# Of ranks that we end because one is lost, stopped or hung: a machine's fault, as SIGKILL's 137 is
+# to whoever decides whether to try again.
+EXIT_LOST = 128 + signal.SIGKILL
 ORDER_FILES = {"STOP": signal.SIGTERM, "SAVE": signal.SIGUSR1}
 
 
@@ -233,7 +239,8 @@ class Supervisor:
         )  # fmt: skip
         first = trouble.ranks[0] if trouble.ranks else 0
         host = self.ranks[first].host
-        self.accused = accused = RankFailure(first, host, EXIT_FAILED, None, trouble.reason)
+        code = EXIT_FAILED if trouble.kind == "left early" else EXIT_LOST
+        self.accused = accused = RankFailure(first, host, code, None, trouble.reason)
         if self.failure is not None:
             self.failure = accused  # what was heard first was a victim
         elif trouble.needs_stacks:
@@ -438,11 +445,13 @@ class Supervisor:
         That is one that fell silent, whose host mpirun has missed before us; else the last one that
         left by itself with 0: had it taken leave of MPI, mpirun would not mind.
         """
-        now_s = time.monotonic()
-        for number, rank in enumerate(self.ranks):
-            silent_s = now_s - rank.heard_at_s
-            if rank.reported and not rank.ended and silent_s > 1.5 * HEARTBEAT_INTERVAL_S:
-                return RankFailure(number, rank.host, None, None, describe_silence(silent_s))
+        running = [n for n, rank in enumerate(self.ranks) if rank.reported and not rank.ended]
+        if running:
+            quietest = min(running, key=lambda n: self.ranks[n].heard_at_s)
+            silent_s = time.monotonic() - self.ranks[quietest].heard_at_s
+            if silent_s > MISSED_S:
+                host = self.ranks[quietest].host
+                return RankFailure(quietest, host, None, None, describe_silence(silent_s))
         if self.last_to_leave is None:
             return None
         left = self.ranks[self.last_to_leave]

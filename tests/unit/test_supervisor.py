@@ -91,10 +91,11 @@ def test_a_rank_that_is_killed_is_the_cause_itself(make):
 
 def test_whom_mpirun_ended_is_not_where_a_host_is_silent(make):
     made = make()
-    made.ranks[3].heard_at_s -= 9.0
+    made.ranks[2].heard_at_s -= 6.0
+    made.ranks[3].heard_at_s -= 7.0  # mpirun may miss a host so soon after its last heartbeat
     made._on_frame(0, exit_frame(143, signal.SIGTERM, asked=True))
     assert made.failure.rank == 3
-    assert made.failure.reason.startswith("not heard for 9 s")
+    assert made.failure.reason.startswith("not heard for 7 s")
 
 
 def test_whom_mpirun_ended_is_not_where_one_has_left_with_0(make):
@@ -161,7 +162,7 @@ def test_a_hang_waits_for_the_stacks_of_those_that_answer(make, monkeypatch):
         made._on_frame(rank, {"kind": "stacks", "text": f"stack of {rank}"})
         assert made.failure is None
     made._on_frame(1, {"kind": "stacks", "text": "stack of 1"})
-    assert (made.failure.rank, made.failure.exit_code) == (1, 1)
+    assert (made.failure.rank, made.failure.exit_code) == (1, 137)
     assert (made.run_directory.path / "stacks" / "rank-00001.txt").read_text() == "stack of 1\n"
 
 
