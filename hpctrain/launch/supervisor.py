@@ -52,6 +52,7 @@ LONG_TURN_S = 4.0
 # Where mpirun ends ranks, and nobody has said why, one that is late with a heartbeat is the cause;
 # mpirun needs 7 s at least to miss a host.
 MISSED_S = 1.15 * HEARTBEAT_INTERVAL_S
+LEFT_JUST_NOW_S = 10.0
 # Of ranks that we end because one is lost, stopped or hung: a machine's fault, as SIGKILL's 137 is
 # to whoever decides whether to try again.
 EXIT_LOST = 128 + signal.SIGKILL
@@ -76,7 +77,7 @@ class Supervisor:
         self.trouble: Finding | None = None
         self.accused: RankFailure | None = None
         self.stacks_awaited: set[int] = set()
-        self.last_to_leave: int | None = None
+        self.last_to_leave = 0, float("-inf")  # which rank, with 0, and when
         self.stragglers = StragglerWatch(plan.np)
         self.save_signal: int | None = None
         self.finished = False
@@ -435,7 +436,7 @@ class Supervisor:
             failure = RankFailure(rank_number, rank.host, code, number, reason)
             self._fail((self._find_why_mpirun_ended_it() if was_asked else None) or failure)
         elif not was_asked:
-            self.last_to_leave = rank_number
+            self.last_to_leave = rank_number, time.monotonic()
             if has_left_early(rank) and self.stop_signal is None and self.save_signal is None:
                 self._act_on(Finding("left early", (rank_number,), describe_early_exit(rank)))
 
@@ -443,7 +444,7 @@ class Supervisor:
         """Return a rank that is the cause when mpirun ends others, of which we hear first.
 
         That is one that fell silent, whose host mpirun has missed before us; else the last one that
-        left by itself with 0: had it taken leave of MPI, mpirun would not mind.
+        left by itself with 0, just now: had it taken leave of MPI, mpirun would not mind.
         """
         running = [n for n, rank in enumerate(self.ranks) if rank.reported and not rank.ended]
         if running:
@@ -452,20 +453,21 @@ class Supervisor:
             if silent_s > MISSED_S:
                 host = self.ranks[quietest].host
                 return RankFailure(quietest, host, None, None, describe_silence(silent_s))
-        if self.last_to_leave is None:
+        number, left_at_s = self.last_to_leave
+        if time.monotonic() > left_at_s + LEFT_JUST_NOW_S:
             return None
-        left = self.ranks[self.last_to_leave]
-        reason = describe_early_exit(left)
-        return RankFailure(self.last_to_leave, left.host, EXIT_FAILED, None, reason)
+        left = self.ranks[number]
+        return RankFailure(number, left.host, EXIT_FAILED, None, describe_early_exit(left))
 
     def _on_lost(self, rank_number: int) -> None:
         rank = self.ranks[rank_number]
         if rank.ended or self.stop_signal is not None or self.failure is not None:
             return
+        cause = self._find_why_mpirun_ended_it()
         rank.ended = True
         self._record(rank_number, "rank_exit", exit_code=None, signal=None)
         reason = "its connection closed without a word: killed, or its host is gone"
-        self._fail(RankFailure(rank_number, rank.host, None, None, reason))
+        self._fail(cause or RankFailure(rank_number, rank.host, None, None, reason))
 
     def _on_launcher_line(self, line: bytes) -> None:
         if line.startswith(STDIO_MARK):

@@ -98,6 +98,29 @@ def test_whom_mpirun_ended_is_not_where_a_host_is_silent(make):
     assert made.failure.reason.startswith("not heard for 7 s")
 
 
+def test_a_shim_that_mpirun_killed_is_not_where_a_host_is_silent(make):
+    made = make()
+    made.ranks[1].heard_at_s -= 7.0
+    made._on_lost(0)
+    assert made.failure.rank == 1
+    made._on_lost(3)
+    assert made.failure.rank == 1
+
+
+def test_a_host_whose_connection_ran_out_is_the_cause_itself(make):
+    made = make()
+    made.ranks[1].heard_at_s -= 15.0
+    made._on_lost(1)
+    assert (made.failure.rank, made.failure.reason[:16]) == (1, "not heard for 15")
+
+
+def test_a_shim_that_is_killed_is_the_cause_itself(make):
+    made = make()
+    made._on_lost(0)
+    assert made.failure.rank == 0
+    assert made.failure.reason.startswith("its connection closed without a word")
+
+
 def test_whom_mpirun_ended_is_not_where_one_has_left_with_0(make):
     """A program of others, of which nobody knows what it is at."""
     made = make()
