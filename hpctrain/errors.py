@@ -11,6 +11,7 @@ HpctrainError            exit code 1
 ├── ClusterError         1   a cluster could not be made, asked or removed
 ├── BenchError           1   a measurement failed, is implausible, or falls below a limit
 ├── TrainingError        1   training cannot go on, e.g. the loss is not a number
+│   └── FaultyHostError  1   a host or the network computes or carries wrong numbers
 ├── CheckpointError      1   a checkpoint is missing, damaged, unfit or cannot be written
 ├── OtherRankError           another rank stopped the run, with that rank's code
 └── LaunchError          the code of the first rank that failed
@@ -34,6 +35,8 @@ class HpctrainError(Exception):
     """Base of every error that a user can do something about."""
 
     exit_code = EXIT_FAILED
+    retryable = False
+    """Whether the same run may get further if it is started again, without anybody's help."""
 
     def __init__(self, *messages: str) -> None:
         super().__init__("\n".join(messages))
@@ -88,6 +91,12 @@ class TrainingError(HpctrainError):
     """Training cannot go on, e.g. the loss is not a number."""
 
 
+class FaultyHostError(TrainingError):
+    """Ranks compute what they cannot have computed: a host or the network is faulty."""
+
+    retryable = True
+
+
 class CheckpointError(HpctrainError):
     """A checkpoint is missing, damaged, does not fit the run, or cannot be written."""
 
@@ -102,6 +111,8 @@ class OtherRankError(HpctrainError):
 
 class LaunchError(HpctrainError):
     """A launch failed; carries the exit code of the first rank that failed."""
+
+    retryable = True
 
     def __init__(self, *messages: str, exit_code: int = EXIT_FAILED) -> None:
         super().__init__(*messages)

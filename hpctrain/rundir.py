@@ -44,8 +44,9 @@ class RunDirectory:
         self.path = path
         self._lock = lock
         self._files: dict[str, IO[bytes]] = {}
-        # Logs of earlier attempts end here.
-        self._begun_at = {log.name: log.stat().st_size for log in (path / "logs").glob("*.log")}
+        self._mark_logs()
+        self.attempt = 0
+        """The number of the attempt that is under way."""
 
     @classmethod
     def create(cls, path: Path, *, resume: bool = False) -> RunDirectory:
@@ -89,6 +90,17 @@ class RunDirectory:
     def next_attempt(self) -> int:
         """Return the number that the next attempt gets, from 1."""
         return 1 + sum(1 for event in read_events(self.path) if event.get("event") == "attempt")
+
+    def begin_attempt(self) -> int:
+        """Return the next attempt's number, and count what is written from here on as its own."""
+        self.attempt = self.next_attempt()
+        self._mark_logs()
+        return self.attempt
+
+    def _mark_logs(self) -> None:
+        """Remember where the logs of earlier attempts end."""
+        logs = (self.path / "logs").glob("*.log")
+        self._begun_at = {log.name: log.stat().st_size for log in logs}
 
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file: complete or as it was."""

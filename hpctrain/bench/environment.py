@@ -13,7 +13,7 @@ from hpctrain import __version__
 from hpctrain.cores import count_cores
 from hpctrain.executor import LocalExecutor
 from hpctrain.launch.find_mpi import find_mpi
-from hpctrain.launch.start import git_commit
+from hpctrain.launch.git_commit import git_commit
 
 BUSY_LOAD = 0.5  # of one core, before a measurement of our own
 

@@ -31,10 +31,12 @@ Examples:
   hpctrain run --hosts hostfile --dry-run -- python train.py      what would run
   hpctrain run --resume --name big                      go on from its newest checkpoint
   hpctrain run --hosts hostfile --explain -- python train.py      and why
+  hpctrain run --hosts hostfile --spares 1 --max-restarts 5 --name big     survive a lost host
 
 \b
-Exit codes: 0 done; that of the first rank that failed; 2 usage; 75 stopped by SIGTERM or SIGUSR1,
-saved and resumable; 130 Ctrl-C; 128+n signal n.
+Exit codes: 0 done; that of the first rank that failed; 1 hpctrain says no, or no progress over 3
+restarts; 2 usage; 75 stopped by SIGTERM or SIGUSR1, saved and resumable: requeue; 130 Ctrl-C; 128+n
+signal n.
 """,
 )
 @np_option
@@ -65,6 +67,21 @@ saved and resumable; 130 Ctrl-C; 128+n signal n.
     is_flag=True,
     help="COMMAND saves and ends by itself on SIGUSR1: send it that in place of SIGTERM.",
 )
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    help="Start again after a failure, so many times at most; from the newest checkpoint.",
+)
+@click.option(
+    "--spares",
+    metavar="N|LIST",
+    help="Hosts that take no rank until others fail: the last N, or their names.",
+)
+@click.option(
+    "--min-np",
+    type=click.IntRange(min=1),
+    help="Fewest ranks to go on with when hosts are lost. Default: as many as at first.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the exact command; touch no host.")
 @click.option("--explain", is_flag=True, help="Print why each flag and variable is there.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --explain: as JSON.")
@@ -89,6 +106,9 @@ def command(
     runs_dir: Path,
     oversubscribe: bool,
     save_signal: bool,
+    max_restarts: int | None,
+    spares: str | None,
+    min_np: int | None,
     dry_run: bool,
     explain: bool,
     as_json: bool,
@@ -118,6 +138,9 @@ def command(
         runs_dir=runs_dir,
         oversubscribe=oversubscribe,
         save_signal=save_signal,
+        max_restarts=max_restarts,
+        spares=spares,
+        min_np=min_np,
     )
     if as_json and not (dry_run or explain):
         click.echo("warning: --json is ignored without --dry-run or --explain", err=True)
@@ -140,4 +163,4 @@ def command(
         if not as_json:
             show.print_plan(plan, prepared.warnings, dry_run=dry_run, explain=explain)
         return 0
-    return start_run(plan, prepared)
+    return start_run(plan, prepared, facts)

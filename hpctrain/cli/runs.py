@@ -62,13 +62,15 @@ def list_command(runs_dir: Path, as_json: bool) -> None:
 @runs_dir_option
 @json_option
 def show(name: str, runs_dir: Path, as_json: bool) -> None:
-    """Show one run: its state, its last figures and where its files are."""
+    """Show one run: its state, its last figures, where its time went and its files are."""
+    from hpctrain.goodput import read_goodput
     from hpctrain.rundir import find_run, summarize_run
 
     path = find_run(runs_dir, name)
-    run = summarize_run(path)
+    run, goodput = summarize_run(path), read_goodput(path)
     if as_json:
-        click.echo(json.dumps(asdict(run), indent=2))
+        figures = None if goodput is None else {**asdict(goodput), "share": goodput.share}
+        click.echo(json.dumps({**asdict(run), "goodput": figures}, indent=2))
         return
     rows = [
         ("state", _state(run)),
@@ -78,6 +80,7 @@ def show(name: str, runs_dir: Path, as_json: bool) -> None:
         ("started", _when(run.started_at_s)),
         ("took", _seconds(run.duration_s)),
         ("attempts", str(run.attempts)),
+        *([("goodput", goodput.in_words().removeprefix("goodput "))] if goodput else []),
         ("step", _step(run)),
         ("loss", _figure(run.loss)),
         ("validation loss", _figure(run.val_loss)),

@@ -95,6 +95,10 @@ def forwarded_arguments(asked: Asked) -> list[str]:
     flags = {"--resume": asked.resume, "--oversubscribe": asked.oversubscribe,
              "--save-signal": asked.save_signal}  # fmt: skip
     words += [flag for flag, given in flags.items() if given]
+    numbers = {"--max-restarts": asked.max_restarts, "--spares": asked.spares,
+               "--min-np": asked.min_np}  # fmt: skip
+    for option, value in numbers.items():
+        words += [option, str(value)] if value is not None else []
     return [*words, "--", *asked.program] if asked.program else words
 
 
@@ -126,11 +130,12 @@ def sync_hosts(asked: Asked, prepared: Prepared) -> None:
         PlanError: there are no other hosts.
         ClusterError: with each host that did not get it.
     """
-    hosts = [host for host in prepared.request.hosts or () if not host.is_loopback]
+    request = prepared.request
+    hosts = [host for host in (*(request.hosts or ()), *request.spares) if not host.is_loopback]
     if not hosts:
         raise PlanError("--sync: there is no other host, expected --hosts or -H.")
     project = project_of(asked, prepared.config)
-    text = render_ssh_config(hosts, prepared.request.ssh_configs)
+    text = render_ssh_config(hosts, request.ssh_configs)
     with tempfile.NamedTemporaryFile("w", prefix="hpctrain-ssh-", encoding="utf-8") as file:
         file.write(text)  # of its own: another run may send to other hosts at the same time
         file.flush()

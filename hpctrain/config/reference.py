@@ -56,6 +56,7 @@ def _describe(annotation: str) -> str:
         "NonNegative": "number ≥ 0", "Part": "number 0 to 1", "Decay": "number 0 to below 1",
         "str": "text", "tuple[str, ...]": "list of texts", "Mapping[str, str]": "table of texts",
         "Mapping[str, Positive]": "table of numbers > 0",
+        "CountOrZero | tuple[str, ...]": "whole number ≥ 0, or list of texts",
         "bool": "true, false",
     }  # fmt: skip
     kind = annotation.removesuffix(" | None")

@@ -220,6 +220,14 @@ class LaunchConfig:
     """Time after which ranks end that are cut off from the launcher's host (s)."""
     save_timeout_s: Positive = 60.0
     """Longest time that ranks get to save and leave after a scheduler's signal (s)."""
+    max_restarts: CountOrZero = 0
+    """Times that a run which failed is started again. `--max-restarts` overrides."""
+    spares: CountOrZero | tuple[str, ...] = 0
+    """Hosts that take no rank until others fail: how many of the last, or their names. `--spares` \
+overrides."""
+    min_np: Count | None = None
+    """Fewest ranks to go on with when hosts are lost; as many as at first where not given. \
+`--min-np` overrides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

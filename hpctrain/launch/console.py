@@ -15,8 +15,8 @@ from typing import Any, TextIO
 
 import click
 
+from hpctrain.launch.outcome import Outcome
 from hpctrain.launch.plan import LaunchPlan
-from hpctrain.launch.supervisor import Outcome
 from hpctrain.rundir import RunDirectory, log_name
 
 PLAIN_INTERVAL_S = 5.0
@@ -85,6 +85,10 @@ class RunConsole:
         text = line.decode(errors="replace").rstrip()
         if text:
             self.launcher_tail = [*self.launcher_tail[-200:], text]
+
+    def note(self, text: str) -> None:
+        """Say what happens between attempts."""
+        self._say(text)
 
     def warn(self, text: str) -> None:
         self._say(click.style("warning: ", fg="yellow", bold=True) + text)

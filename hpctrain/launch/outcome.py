@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hpctrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE, EXIT_USAGE
 from hpctrain.pulse import Pulse
 
 STOPPED_STATE = "T"  # of /proc/PID/stat, proc(5); "t", stopped by a debugger, is somebody's wish
+# Of a shell, sysexits and Click: the same words would be refused again.
+FINAL_EXIT_CODES = {EXIT_USAGE: "usage", 126: "it cannot be executed", 127: "it is not there"}
 
 
 class Console(Protocol):
@@ -22,19 +26,35 @@ class Console(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RankFailure:
-    """The first rank that failed; `exit_code` is None where it vanished without a word."""
+    """The first rank that failed; `exit_code` is None where it vanished without a word.
+
+    `kind`: exit (by code or signal), refused (by its shim: it cannot run), lost (its connection
+    closed), silent, stopped, hang, left early (:mod:`hpctrain.launch.watch`), or start (it never
+    reported).
+    """
 
     rank: int
     host: str
     exit_code: int | None
     signal: int | None
     reason: str
+    kind: str = "exit"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `state` is done, failed, stopped (by a signal to the launcher) or
-    resumable (the same, after the ranks have saved); `silent_ranks` never reported."""
+    """How an attempt ended.
+
+    Args:
+        state: done, failed, stopped (by a signal to the launcher) or resumable (the same, after the
+            ranks have saved).
+        silent_ranks: those that never reported.
+        suspects: the ranks that the failure is laid to.
+        step: the highest that was reported.
+        saved_step: of the newest checkpoint that was completed.
+        retryable: whether another attempt may get further.
+        final_reason: why not, where it failed.
+    """
 
     state: str
     exit_code: int
@@ -45,6 +65,10 @@ class Outcome:
     needs_sweep: bool = False
     attempt_id: str = ""
     step: int | None = None
+    suspects: tuple[int, ...] = ()
+    saved_step: int | None = None
+    retryable: bool = False
+    final_reason: str = ""
 
 
 @dataclass(slots=True)
@@ -91,6 +115,67 @@ class RankState:
         """Remember a step; foreign programs may report anything."""
         if isinstance(step, int):
             self.step = step
+
+
+def conclude(
+    ranks: Sequence[RankState], failure: RankFailure | None, mpirun_code: int, *,
+    mpirun_was_signalled: bool, stop_signal: int | None, save_signal: int | None, finished: bool,
+    refusal: str,
+) -> Outcome:  # fmt: skip
+    """Return how an attempt ended, from what the ranks said before what mpirun says.
+
+    Args:
+        mpirun_code: as Popen has it, negative after a signal.
+        mpirun_was_signalled: by us.
+        stop_signal: what the launcher was ended by.
+        save_signal: what it asked the ranks to save by.
+        finished: whether the training had reached its last step.
+        refusal: what a rank said that rules out another attempt.
+    """
+    if mpirun_code < 0 and not mpirun_was_signalled:
+        failure = None  # somebody ended mpirun: what the ranks then said is its consequence
+    mpirun_code = mpirun_code if mpirun_code >= 0 else 128 - mpirun_code
+    if stop_signal is not None:
+        state, code = "stopped", 128 + stop_signal
+    elif failure is not None:
+        state, code = "failed", failure.exit_code or mpirun_code or EXIT_FAILED
+    elif all(rank.exit_code == 0 for rank in ranks):
+        # Every rank said so itself, whatever mpirun says.
+        saved = save_signal is not None and not finished
+        state, code = ("resumable", EXIT_RESUMABLE) if saved else ("done", EXIT_OK)
+    else:
+        # Where ranks never began, whatever mpirun says is no rank's code (255, 213, also 0).
+        started = all(rank.reported for rank in ranks)
+        code = mpirun_code if started else EXIT_FAILED
+        state = "done" if code == EXIT_OK else "failed"
+    final_reason = find_final_reason(failure, refusal) if state == "failed" else ""
+    return Outcome(
+        state=state,
+        exit_code=code,
+        duration_s=0.0,
+        failure=failure,
+        silent_ranks=tuple(n for n, rank in enumerate(ranks) if not rank.reported),
+        stop_signal=stop_signal or save_signal,
+        needs_sweep=state not in ("done", "resumable"),
+        step=max((rank.step for rank in ranks if rank.step is not None), default=None),
+        retryable=state != "done" and not final_reason,
+        final_reason=final_reason,
+    )
+
+
+def find_final_reason(failure: RankFailure | None, refusal: str) -> str:
+    """Return why no other attempt would end otherwise, "" where one might.
+
+    An error that hpctrain words itself needs a person; a crash, a signal or a lost host does not.
+    """
+    if refusal:
+        return refusal
+    if failure is None:
+        return ""
+    if failure.kind == "refused":
+        return failure.reason
+    meaning = FINAL_EXIT_CODES.get(failure.exit_code or 0)
+    return f"exit code {failure.exit_code} ({meaning})" if meaning else ""
 
 
 def signal_name(number: int) -> str:

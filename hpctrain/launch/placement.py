@@ -86,6 +86,11 @@ def merge_launcher(hosts: Sequence[Host], facts: Facts) -> list[Host]:
     return [merged if host is own[0] else host for host in hosts if host not in own[1:]]
 
 
+def count_slots(hosts: Sequence[Host], request: LaunchRequest, facts: Facts) -> dict[str, int]:
+    """Return the slots of each host, as :func:`plan_placement` counts them."""
+    return {host.name: _slots_of(host, request, facts, []) for host in hosts}
+
+
 def _slots_of(host: Host, request: LaunchRequest, facts: Facts, warnings: list[str]) -> int:
     if host.slots is not None:
         return host.slots

@@ -40,6 +40,7 @@ from hpctrain.launch.rules import Setting, Situation, plan_settings
 from hpctrain.launch.ssh_config import host_alias, render_ssh_config
 
 ATTEMPT_VARIABLE = "HPCTRAIN_ATTEMPT"
+ATTEMPT_NUMBER_VARIABLE = "HPCTRAIN_ATTEMPT_NUMBER"
 OLD_FACTS_S = 3 * 86400.0
 SHIM_MODULE = "hpctrain.launch.shim"
 
@@ -235,6 +236,7 @@ class _Draft:
             CHANNEL_VARIABLE: "",
             SECRET_VARIABLE: "",
             ATTEMPT_VARIABLE: "",
+            ATTEMPT_NUMBER_VARIABLE: "",
         }
         if subnet:
             ours["HPCTRAIN_SUBNET"] = subnet
@@ -292,7 +294,9 @@ class _Draft:
         self.explain(name, self.users_own[name], rule, "set in this shell", setting.source)
 
     def add_ssh_config(self, remote: Sequence[str]) -> None:
-        hosts = [host for host in self.request.hosts or () if host.name in remote]
+        known = (*(self.request.hosts or ()), *self.request.spares)
+        spare = {host.name for host in self.request.spares}
+        hosts = [host for host in known if host.name in remote or host.name in spare]
         path = f"{self.request.run_path}/ssh_config"
         self.files[path] = render_ssh_config(hosts, self.request.ssh_configs)
         self.ssh_options = ("-F", path)

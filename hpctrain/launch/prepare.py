@@ -26,6 +26,7 @@ from hpctrain.errors import (
 from hpctrain.executor import LocalExecutor
 from hpctrain.facts import Facts, HostFacts
 from hpctrain.hosts import Host, HostList, parse_host_list, parse_hostfile
+from hpctrain.launch.crew import split_spares
 from hpctrain.launch.environment import plan_path
 from hpctrain.launch.find_mpi import find_mpi
 from hpctrain.launch.rank_env import CONFIG_VARIABLE
@@ -62,6 +63,9 @@ class Asked:
     runs_dir: Path = Path("runs")
     oversubscribe: bool = False
     save_signal: bool = False
+    max_restarts: int | None = None
+    spares: str | None = None
+    min_np: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     if not elsewhere:  # what is missing here may be there on the hosts that run it
         errors += program_problems
     raise_all(PlanError, errors)
+    hosts, spares = _split_spares(host_list, config)
     run_path = asked.runs_dir / name
     # Absolute: ranks on other hosts may start in another folder.
     rank_env = {"HPCTRAIN_RUN": name, "HPCTRAIN_RUN_PATH": str(run_path.absolute())}
@@ -114,7 +119,8 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     request = LaunchRequest(
         program=(sys.executable, *TRAINER) if is_trainer else asked.program,
         launch=config.launch,
-        hosts=host_list.hosts if host_list else None,
+        hosts=hosts,
+        spares=spares,
         np=config.launch.np,
         run_path=str(run_path),
         ssh_configs=ssh_configs,
@@ -128,8 +134,32 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     warnings = list(host_list.warnings) if host_list else []
     if elsewhere:
         warnings += [f"{problem} (looked for on this machine)" for problem in program_problems]
-    warnings += [*resume_warnings, *_warn_of_stdin()]
+    warnings += [*resume_warnings, *_warn_of_stdin(), *_warn_of_idle_settings(config)]
     return Prepared(request, config, run_path, asked.resume, is_trainer, tuple(warnings))
+
+
+def _split_spares(
+    host_list: HostList | None, config: Config
+) -> tuple[tuple[Host, ...] | None, tuple[Host, ...]]:
+    """Return the hosts that take ranks (None for this machine alone), and those that wait.
+
+    Raises:
+        PlanError: the spares are no hosts of the list, or all of them.
+    """
+    spares = config.launch.spares
+    if host_list is None:
+        if spares:
+            split_spares((), spares)  # raises
+        return None, ()
+    return split_spares(host_list.hosts, spares)
+
+
+def _warn_of_idle_settings(config: Config) -> list[str]:
+    """Say which settings of the restart loop do nothing, because nothing is restarted."""
+    launch = config.launch
+    given = {"launch.spares": launch.spares, "launch.min_np": launch.min_np}
+    idle = [name for name, value in given.items() if value and not launch.max_restarts]
+    return [f"{name} does nothing without --max-restarts" for name in idle]
 
 
 def _with_cluster(asked: Asked, environ: Mapping[str, str]) -> Asked:
@@ -173,8 +203,27 @@ def read_config(asked: Asked) -> Config:
         config.launch,
         np=asked.np or config.launch.np,
         hosts=str(asked.hosts_file) if asked.hosts_file else config.launch.hosts,
+        min_np=asked.min_np or config.launch.min_np,
     )
+    if asked.max_restarts is not None:
+        launch = replace(launch, max_restarts=asked.max_restarts)
+    if asked.spares is not None:
+        launch = replace(launch, spares=parse_spares(asked.spares))
     return replace(config, launch=launch)
+
+
+def parse_spares(text: str) -> int | tuple[str, ...]:
+    """Return what ``--spares`` means: a count, or names as a host list has them.
+
+    >>> parse_spares("2"), parse_spares("n7,n[08-09]")
+    (2, ('n7', 'n08', 'n09'))
+
+    Raises:
+        HostfileError: neither.
+    """
+    if text.isascii() and text.isdigit():
+        return int(text)
+    return tuple(host.name for host in parse_host_list(text, "--spares").hosts)
 
 
 def gather_facts(prepared: Prepared, environ: Mapping[str, str], *, probe: bool = False) -> Facts:
@@ -187,7 +236,8 @@ def gather_facts(prepared: Prepared, environ: Mapping[str, str], *, probe: bool 
     request = prepared.request
     executor = LocalExecutor()
     mpi = find_mpi(environ, executor, given=prepared.config.launch.mpirun)
-    hosts = [host for host in request.hosts or () if not host.is_loopback]
+    known = (*(request.hosts or ()), *request.spares)
+    hosts = [host for host in known if not host.is_loopback]
     launcher = probe_this_host(environ, executor, interfaces=bool(hosts))
     facts = Facts(
         launcher=launcher,

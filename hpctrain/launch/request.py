@@ -17,6 +17,7 @@ class LaunchRequest:
     Args:
         program: what each rank runs.
         hosts: None for this machine alone.
+        spares: hosts that take no rank, but can be reached as the others.
         np: None for all slots.
         run_path: the run's folder, relative to the working directory where it lies below it.
         ssh_configs: files that ssh reads before the user's own, absolute.
@@ -30,6 +31,7 @@ class LaunchRequest:
     program: tuple[str, ...]
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     hosts: tuple[Host, ...] | None = None
+    spares: tuple[Host, ...] = ()
     np: int | None = None
     run_path: str = "runs/run"
     ssh_configs: tuple[str, ...] = ()

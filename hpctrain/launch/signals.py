@@ -1,16 +1,46 @@
-"""The launcher's own signals, heard between two turns of its loop."""
+"""The launcher's own signals: heard between two turns of its loop, or between two attempts."""
 
 from __future__ import annotations
 
 import os
 import selectors
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What schedulers send before they end a job; ranks that can save are asked to by SIGUSR1.
 SAVE_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopAsked(BaseException):
+    """A signal came while no attempt was under way."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def raising_stop_asked() -> Iterator[None]:
+    """Have a stop or save signal raise StopAsked, wherever it finds us.
+
+    While an attempt runs, its SignalInbox hears them in place of this. What is ignored stays
+    ignored.
+    """
+
+    def ask(number: int, frame: object) -> None:
+        raise StopAsked(number)
+
+    watched = {*STOP_SIGNALS, *SAVE_SIGNALS}
+    watched -= {n for n in watched if signal.getsignal(n) is signal.SIG_IGN}
+    before = {number: signal.signal(number, ask) for number in watched}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class SignalInbox:
@@ -20,9 +50,7 @@ class SignalInbox:
         on_signal: called from the loop with each stop or save signal.
     """
 
-    def __init__(
-        self, selector: selectors.BaseSelector, on_signal: Callable[[int], None]
-    ) -> None:
+    def __init__(self, selector: selectors.BaseSelector, on_signal: Callable[[int], None]) -> None:
         self._selector = selector
         self._on_signal = on_signal
         self._stop_signals_seen = 0

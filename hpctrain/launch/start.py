@@ -1,44 +1,114 @@
-"""Carry out a launch plan: make the run directory, run the attempt, clean up, say how it ended."""
+"""Carry out a launch plan: make the run directory, run attempts, clean up, say how it ended."""
 
 from __future__ import annotations
 
 import platform
 import resource
-from dataclasses import asdict
+import signal
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from hpctrain import __version__
 from hpctrain.config import dump_toml
-from hpctrain.errors import LaunchError
+from hpctrain.errors import EXIT_FAILED, EXIT_RESUMABLE, HpctrainError, LaunchError
+from hpctrain.facts import Facts
+from hpctrain.goodput import read_goodput
+from hpctrain.launch.attempts import Verdict
 from hpctrain.launch.console import RunConsole
+from hpctrain.launch.git_commit import git_commit
+from hpctrain.launch.outcome import Outcome
 from hpctrain.launch.plan import LaunchPlan
 from hpctrain.launch.prepare import Prepared
+from hpctrain.launch.restart import Recovery, check_min_np, describe_end, end_earlier_attempt
+from hpctrain.launch.signals import SAVE_SIGNALS, StopAsked, raising_stop_asked
 from hpctrain.launch.ssh_config import host_alias
-from hpctrain.launch.supervisor import Outcome, Supervisor
+from hpctrain.launch.supervisor import Supervisor
 from hpctrain.launch.sweep import diagnose_hosts, run_sweep
 from hpctrain.rundir import RunDirectory
 
 
-def start_run(plan: LaunchPlan, prepared: Prepared) -> int:
-    """Run the plan; return the exit code.
+def start_run(plan: LaunchPlan, prepared: Prepared, facts: Facts) -> int:
+    """Run the plan, again where that is asked for and may help; return the exit code.
 
     Raises:
         RunDirectoryError: the run's name is taken or in use.
-        PlanError: mpirun cannot be started.
+        PlanError: mpirun cannot be started, or launch.min_np is over the ranks.
         LaunchError: the launcher itself cannot go on, e.g. on a full disk.
     """
+    check_min_np(plan, prepared.config.launch.min_np)
     _allow_open_files(plan.np)
     run = RunDirectory.create(prepared.run_path, resume=prepared.resume)
     try:
-        attempt = run.next_attempt()
-        write_plan_files(plan, prepared, run)
-        console = RunConsole(plan, run)
-        for warning in (*prepared.warnings, *plan.warnings):
-            console.warn(warning)
-        console.header(attempt)
-        run.event("attempt", attempt=attempt, np=plan.np, hosts=[p.host for p in plan.placement])
-        supervisor = Supervisor(plan, run, console)
+        with raising_stop_asked():
+            return _RunLoop(plan, prepared, facts, run).run()
+    except StopAsked as asked:  # once more, while we cleaned up
+        return 128 + asked.number
+    finally:
+        run.close()
+
+
+class _RunLoop:
+    """One launcher's attempts at a run."""
+
+    def __init__(
+        self, plan: LaunchPlan, prepared: Prepared, facts: Facts, run: RunDirectory
+    ) -> None:
+        self.plan, self.prepared, self.facts, self.run_directory = plan, prepared, facts, run
+        self.started_at_s = time.monotonic()
+        self.end: Outcome | None = None
+        self.console = RunConsole(plan, run)
+        self.recovery = Recovery(plan, prepared, facts, run, self._say)
+        self.reason = "resumed" if prepared.resume else "first"
+
+    def run(self) -> int:
+        """Run attempts until one is the last; return the exit code."""
+        try:
+            outcome = self._run_attempts()
+        except StopAsked as asked:
+            if self.end is not None:  # it had ended already: it is only not told to its end
+                return self.end.exit_code
+            outcome = self._stopped_by(asked.number)
+            self.console.finish(outcome)
+            self._write_end(outcome)
+        return outcome.exit_code
+
+    def _run_attempts(self) -> Outcome:
+        self._write_plan_files()
+        for warning in (*self.prepared.warnings, *self.plan.warnings):
+            self.console.warn(warning)
+        if self.prepared.resume:
+            end_earlier_attempt(self.plan, self.facts, self.run_directory, self._say)
+        while True:
+            outcome = self._attempt()
+            verdict = self.recovery.judge(outcome)
+            if not verdict.goes_on:
+                outcome = _conclude_run(outcome, verdict)
+                self._write_end(outcome)
+                self._end_attempt(outcome)
+                if verdict.reason:
+                    self._say(verdict.reason)
+                return outcome
+            self._end_attempt(outcome)
+            following = self._find_next(outcome)
+            if following is None:
+                self._write_end(outcome)
+                return outcome
+            self.reason = f"restart {self.recovery.restarts}: {describe_end(outcome)}"
+            self.plan = following
+            self._write_plan_files()
+
+    def _attempt(self) -> Outcome:
+        plan, run = self.plan, self.run_directory
+        number = run.begin_attempt()
+        self.console = RunConsole(plan, run)
+        self.console.header(number)
+        supervisor = Supervisor(plan, run, self.console, number)
+        run.event(
+            "attempt", attempt=number, attempt_id=supervisor.attempt_id, np=plan.np,
+            hosts=[place.host for place in plan.placement], reason=self.reason,
+        )  # fmt: skip
         try:
             outcome = supervisor.run()
         except OSError as problem:
@@ -46,21 +116,74 @@ def start_run(plan: LaunchPlan, prepared: Prepared) -> int:
             raise LaunchError(
                 f"{run.path}: the launcher cannot go on: {problem}. All ranks were ended."
             ) from problem
-        run.event(
-            "run_finished",
-            attempt=attempt,
-            state=outcome.state,
-            exit_code=outcome.exit_code,
-            duration_s=round(outcome.duration_s, 3),
-            failure=asdict(outcome.failure) if outcome.failure else None,
-        )
+        run.event("attempt_finished", attempt=number, **_describe(outcome))
+        return outcome
+
+    def _end_attempt(self, outcome: Outcome) -> None:
+        """Say how it ended, and leave nothing of it behind."""
         unheard = outcome.state == "failed" and bool(outcome.silent_ranks)
-        console.finish(outcome, _diagnose(plan, outcome) if unheard else [])
-        for line in _sweep(plan, outcome):
-            console.warn(line)
-        return outcome.exit_code
-    finally:
-        run.close()
+        self.console.finish(outcome, _diagnose(self.plan, outcome) if unheard else [])
+        for line in _sweep(self.plan, outcome):
+            self.console.warn(line)
+
+    def _find_next(self, outcome: Outcome) -> LaunchPlan | None:
+        try:
+            return self.recovery.find_next(self.plan, outcome)
+        except HpctrainError as problem:
+            for message in problem.messages:
+                self.console.warn(message)
+            return None
+
+    def _stopped_by(self, number: int) -> Outcome:
+        """Return how a run ends that was stopped between two attempts: nothing of it runs."""
+        progress, stopped_by_scheduler = self.recovery.progress, number in SAVE_SIGNALS
+        checkpoints = self.run_directory.path.glob("checkpoints/step-*/index.json")
+        saved = progress.saved_step is not None or any(checkpoints)
+        resumable = self.prepared.is_trainer and saved and stopped_by_scheduler
+        code = 128 + (signal.SIGTERM if stopped_by_scheduler else number)
+        return Outcome(
+            state="resumable" if resumable else "stopped",
+            exit_code=EXIT_RESUMABLE if resumable else code,
+            duration_s=time.monotonic() - self.started_at_s, stop_signal=number, retryable=True,
+            step=progress.saved_step if resumable else progress.step,
+        )  # fmt: skip
+
+    def _write_end(self, outcome: Outcome) -> None:
+        """Write the run's last event; each attempt has one of its own before it."""
+        run, self.end = self.run_directory, outcome
+        fields = _describe(outcome)
+        fields["duration_s"] = round(time.monotonic() - self.started_at_s, 3)
+        goodput = read_goodput(run.path)
+        run.event(
+            "run_finished", attempt=run.attempt, restarts=self.recovery.restarts, **fields,
+            goodput={**asdict(goodput), "share": round(goodput.share, 4)} if goodput else None,
+        )  # fmt: skip
+        if goodput is not None and self.recovery.restarts:
+            self._say(goodput.in_words())
+
+    def _write_plan_files(self) -> None:
+        write_plan_files(self.plan, self.prepared, self.run_directory)
+
+    def _say(self, text: str) -> None:
+        self.console.note(text)
+
+
+def _describe(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "state": outcome.state,
+        "exit_code": outcome.exit_code,
+        "duration_s": round(outcome.duration_s, 3),
+        "failure": asdict(outcome.failure) if outcome.failure else None,
+        "retryable": outcome.retryable,
+        "final_reason": outcome.final_reason or None,
+    }
+
+
+def _conclude_run(outcome: Outcome, verdict: Verdict) -> Outcome:
+    """Return how the run ends with its last attempt; one that gets nowhere must not be requeued."""
+    if not verdict.exhausted:
+        return outcome
+    return replace(outcome, exit_code=EXIT_FAILED, retryable=False, final_reason=verdict.reason)
 
 
 def write_plan_files(plan: LaunchPlan, prepared: Prepared, run: RunDirectory) -> None:
@@ -103,42 +226,6 @@ def _sweep(plan: LaunchPlan, outcome: Outcome) -> list[str]:
     if not outcome.needs_sweep:
         return []
     return run_sweep(outcome.attempt_id, plan.remote_hosts, plan.ssh_options)
-
-
-def git_commit() -> str | None:
-    """Read the commit of this working directory; without git, which a launch must not wait for."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        try:
-            if (folder / ".git").exists():
-                return read_git_commit(folder / ".git")
-        except OSError:
-            return None
-    return None
-
-
-def read_git_commit(git: Path) -> str | None:
-    """Return the commit that HEAD means, or None.
-
-    Args:
-        git: the ``.git`` of a checkout; a file, in a worktree or submodule, names the folder.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    if git.is_file():
-        git = git.parent / git.read_text().strip().removeprefix("gitdir: ")
-    common = git / "commondir"
-    shared = git / common.read_text().strip() if common.is_file() else git
-    head = (git / "HEAD").read_text().strip()
-    if not head.startswith("ref: "):
-        return head
-    name = head.removeprefix("ref: ")
-    for folder in (git, shared):
-        if (folder / name).is_file():
-            return (folder / name).read_text().strip()
-    packed = shared / "packed-refs"
-    lines = packed.read_text().splitlines() if packed.is_file() else []
-    return next((line.split()[0] for line in lines if line.endswith(f" {name}")), None)
 
 
 def _allow_open_files(np: int) -> None:

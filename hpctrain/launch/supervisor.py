@@ -12,9 +12,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from hpctrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE, PlanError
+from hpctrain.errors import EXIT_FAILED, PlanError
 from hpctrain.executor import Command, LocalExecutor
 from hpctrain.launch.channel import (
     CHANNEL_VARIABLE,
@@ -27,13 +28,21 @@ from hpctrain.launch.channel import (
     new_secret,
 )
 from hpctrain.launch.meeting import PORT_VARIABLE, find_free_port
-from hpctrain.launch.outcome import Console, Outcome, RankFailure, RankState, signal_name
-from hpctrain.launch.plan import ATTEMPT_VARIABLE, LaunchPlan
+from hpctrain.launch.outcome import (
+    Console,
+    Outcome,
+    RankFailure,
+    RankState,
+    conclude,
+    signal_name,
+)
+from hpctrain.launch.plan import ATTEMPT_NUMBER_VARIABLE, ATTEMPT_VARIABLE, LaunchPlan
 from hpctrain.launch.server import ChannelServer, PipeReader
 from hpctrain.launch.signals import SAVE_SIGNALS, SignalInbox
 from hpctrain.launch.stragglers import StragglerWatch
 from hpctrain.launch.sweep import remove_session_folders
 from hpctrain.launch.watch import (
+    LEFT_EARLY,
     Finding,
     describe_early_exit,
     describe_silence,
@@ -60,9 +69,11 @@ ORDER_FILES = {"STOP": signal.SIGTERM, "SAVE": signal.SIGUSR1}
 
 
 class Supervisor:
-    """Run one attempt to its end."""
+    """Run one attempt, the run's `number`-th, to its end."""
 
-    def __init__(self, plan: LaunchPlan, run: RunDirectory, console: Console) -> None:
+    def __init__(
+        self, plan: LaunchPlan, run: RunDirectory, console: Console, number: int = 1
+    ) -> None:
         self.plan = plan
         self.run_directory = run
         self.console = console
@@ -81,6 +92,8 @@ class Supervisor:
         self.stragglers = StragglerWatch(plan.np)
         self.save_signal: int | None = None
         self.finished = False
+        self.saved_step: int | None = None
+        self.refusal = ""
         self.mpirun_was_signalled = False
         self.signals = SignalInbox(self.selector, self._on_stop_signal)
         self.escalation: list[tuple[float, Callable[[], None]]] = []
@@ -94,6 +107,7 @@ class Supervisor:
             CHANNEL_VARIABLE: self.server.address,
             SECRET_VARIABLE: secret,
             ATTEMPT_VARIABLE: self.attempt_id,
+            ATTEMPT_NUMBER_VARIABLE: str(number),
         }
         if plan.meeting_port is not None:
             self.live_env[PORT_VARIABLE] = str(find_free_port(plan.meeting_port))
@@ -207,7 +221,7 @@ class Supervisor:
         )
         first = self.ranks[missing[0]]
         reason = f"did not report within {self.plan.start_timeout_s:g} s"
-        self._fail(RankFailure(missing[0], first.host, EXIT_FAILED, None, reason))
+        self._fail(RankFailure(missing[0], first.host, EXIT_FAILED, None, reason, "start"))
 
     def _look_for_orders(self) -> None:
         """Do what a file in the run's folder asks for: for whoever cannot send a signal."""
@@ -240,8 +254,8 @@ class Supervisor:
         )  # fmt: skip
         first = trouble.ranks[0] if trouble.ranks else 0
         host = self.ranks[first].host
-        code = EXIT_FAILED if trouble.kind == "left early" else EXIT_LOST
-        self.accused = accused = RankFailure(first, host, code, None, trouble.reason)
+        code = EXIT_FAILED if trouble.kind == LEFT_EARLY else EXIT_LOST
+        self.accused = accused = RankFailure(first, host, code, None, trouble.reason, trouble.kind)
         if self.failure is not None:
             self.failure = accused  # what was heard first was a victim
         elif trouble.needs_stacks:
@@ -334,34 +348,26 @@ class Supervisor:
             self.mpirun.wait()
 
     def _outcome(self, mpirun_code: int) -> Outcome:
-        failure = self.failure
-        if mpirun_code < 0 and not self.mpirun_was_signalled:
-            failure = None  # somebody ended mpirun: what the ranks then said is its consequence
-        mpirun_code = mpirun_code if mpirun_code >= 0 else 128 - mpirun_code
-        if self.stop_signal is not None:
-            state, code = "stopped", 128 + self.stop_signal
-        elif failure is not None:
-            state, code = "failed", failure.exit_code or mpirun_code or EXIT_FAILED
-        elif all(rank.exit_code == 0 for rank in self.ranks):
-            # Every rank said so itself, whatever mpirun says.
-            saved = self.save_signal is not None and not self.finished
-            state, code = ("resumable", EXIT_RESUMABLE) if saved else ("done", EXIT_OK)
-        else:
-            # Where ranks never began, whatever mpirun says is no rank's code (255, 213, also 0).
-            started = all(rank.reported for rank in self.ranks)
-            code = mpirun_code if started else EXIT_FAILED
-            state = "done" if code == EXIT_OK else "failed"
-        return Outcome(
-            state=state,
-            exit_code=code,
+        outcome = conclude(
+            self.ranks, self.failure, mpirun_code,
+            mpirun_was_signalled=self.mpirun_was_signalled, stop_signal=self.stop_signal,
+            save_signal=self.save_signal, finished=self.finished, refusal=self.refusal,
+        )  # fmt: skip
+        return replace(
+            outcome,
             duration_s=time.monotonic() - self.started_at_s,
-            failure=failure,
-            silent_ranks=tuple(n for n, rank in enumerate(self.ranks) if not rank.reported),
-            stop_signal=self.stop_signal or self.save_signal,
-            needs_sweep=state not in ("done", "resumable"),
             attempt_id=self.attempt_id,
-            step=max((rank.step for rank in self.ranks if rank.step is not None), default=None),
+            saved_step=self.saved_step,
+            suspects=self._suspects(outcome),
         )
+
+    def _suspects(self, outcome: Outcome) -> tuple[int, ...]:
+        """Return the ranks that a failure is laid to: the culprit, and whoever shares its fate."""
+        if outcome.failure is None:
+            return outcome.silent_ranks if outcome.state == "failed" else ()
+        if self.trouble is not None and outcome.failure is self.accused:
+            return self.trouble.ranks
+        return outcome.silent_ranks if outcome.failure.kind == "start" else (outcome.failure.rank,)
 
     # -- what is heard -------------------------------------------------------------------------
 
@@ -397,7 +403,7 @@ class Supervisor:
             record = frame["record"]
             if record.get("event") != "checkpoint":  # complete some steps after its own
                 rank.note_step(record.get("step"))
-            self.finished |= record.get("event") == "train_finished"
+            self._note(rank_number, record)
             self.run_directory.record(rank_number, record)
             if record.get("event") == "rank_step":
                 self._look_for_stragglers(rank_number, record)
@@ -424,6 +430,17 @@ class Supervisor:
         elif kind == "exit":
             self._on_exit(rank_number, frame)
 
+    def _note(self, rank_number: int, record: dict[str, Any]) -> None:
+        """Remember what decides how the attempt is judged."""
+        name, step = record.get("event"), record.get("step")
+        self.finished |= name == "train_finished"
+        if name == "checkpoint" and isinstance(step, int):
+            self.saved_step = max(step, self.saved_step or 0)
+        # What a rank says after another has failed is that failure's consequence.
+        first = self.failure is None or self.failure.rank == rank_number
+        if name == "train_failed" and first and not record.get("retryable"):
+            self.refusal = self.refusal or str(record.get("message") or "it cannot go on")
+
     def _on_exit(self, rank_number: int, frame: dict[str, Any]) -> None:
         rank = self.ranks[rank_number]
         rank.note_exit(frame)
@@ -433,12 +450,13 @@ class Supervisor:
         if code != 0:
             ended_by = f"signal {number}{signal_name(number)}" if number else f"exit code {code}"
             reason = frame.get("error") or ended_by
-            failure = RankFailure(rank_number, rank.host, code, number, reason)
+            kind = "refused" if frame.get("error") else "exit"
+            failure = RankFailure(rank_number, rank.host, code, number, reason, kind)
             self._fail((self._find_why_mpirun_ended_it() if was_asked else None) or failure)
         elif not was_asked:
             self.last_to_leave = rank_number, time.monotonic()
             if has_left_early(rank) and self.stop_signal is None and self.save_signal is None:
-                self._act_on(Finding("left early", (rank_number,), describe_early_exit(rank)))
+                self._act_on(Finding(LEFT_EARLY, (rank_number,), describe_early_exit(rank)))
 
     def _find_why_mpirun_ended_it(self) -> RankFailure | None:
         """Return a rank that is the cause when mpirun ends others, of which we hear first.
@@ -452,12 +470,14 @@ class Supervisor:
             silent_s = time.monotonic() - self.ranks[quietest].heard_at_s
             if silent_s > MISSED_S:
                 host = self.ranks[quietest].host
-                return RankFailure(quietest, host, None, None, describe_silence(silent_s))
+                reason = describe_silence(silent_s)
+                return RankFailure(quietest, host, None, None, reason, "silent")
         number, left_at_s = self.last_to_leave
         if time.monotonic() > left_at_s + LEFT_JUST_NOW_S:
             return None
         left = self.ranks[number]
-        return RankFailure(number, left.host, EXIT_FAILED, None, describe_early_exit(left))
+        reason = describe_early_exit(left)
+        return RankFailure(number, left.host, EXIT_FAILED, None, reason, LEFT_EARLY)
 
     def _on_lost(self, rank_number: int) -> None:
         rank = self.ranks[rank_number]
@@ -467,7 +487,7 @@ class Supervisor:
         rank.ended = True
         self._record(rank_number, "rank_exit", exit_code=None, signal=None)
         reason = "its connection closed without a word: killed, or its host is gone"
-        self._fail(cause or RankFailure(rank_number, rank.host, None, None, reason))
+        self._fail(cause or RankFailure(rank_number, rank.host, None, None, reason, "lost"))
 
     def _on_launcher_line(self, line: bytes) -> None:
         if line.startswith(STDIO_MARK):

@@ -15,13 +15,23 @@ SWEEP_TIMEOUT_S = 15.0
 # Every rank carries the attempt's name in its environment, and so does all that it started.
 # Plain sh: it must work on a host whose Python environment is broken.
 _SCRIPT = """\
-for dir in /proc/[0-9]*; do
-  pid=${dir#/proc/}
-  [ "$pid" = "$$" ] && continue
-  if tr '\\0' '\\n' < "$dir/environ" 2>/dev/null | grep -qxF "$1"; then
-    name=$(tr '\\0' ' ' < "$dir/cmdline" 2>/dev/null | cut -c1-60)
-    kill -9 "$pid" 2>/dev/null && echo "$pid $name"
-  fi
+name=$1 patience_s=${2:-0}
+find_left() {
+  for dir in /proc/[0-9]*; do
+    pid=${dir#/proc/}
+    [ "$pid" = "$$" ] && continue
+    tr '\\0' '\\n' < "$dir/environ" 2>/dev/null | grep -qxF "$name" && echo "$pid"
+  done
+}
+left=$(find_left)
+while [ -n "$left" ] && [ "$patience_s" -gt 0 ]; do
+  sleep 1
+  patience_s=$((patience_s - 1))
+  left=$(find_left)
+done
+for pid in $left; do
+  words=$(tr '\\0' ' ' < "/proc/$pid/cmdline" 2>/dev/null | cut -c1-60)
+  kill -9 "$pid" 2>/dev/null && echo "$pid $words"
 done
 exit 0
 """
@@ -32,6 +42,7 @@ def run_sweep(
     remote_hosts: Sequence[str],
     ssh_options: Sequence[str],
     local: Executor | None = None,
+    patience_s: int = 0,
 ) -> list[str]:
     """Kill what still carries the attempt's name; return a line for each host that needed it
     or could not be reached.
@@ -39,13 +50,16 @@ def run_sweep(
     Args:
         remote_hosts: names as ssh knows them.
         ssh_options: as mpirun's ssh gets them.
+        patience_s: how long what still runs may take to end by itself.
     """
     here = local or LocalExecutor()
-    command = Command(("sh", "-s", "--", f"{ATTEMPT_VARIABLE}={attempt_id}"))
+    patience = (str(patience_s),) if patience_s else ()
+    command = Command(("sh", "-s", "--", f"{ATTEMPT_VARIABLE}={attempt_id}", *patience))
+    timeout_s = SWEEP_TIMEOUT_S + patience_s
 
     def sweep(host: str | None) -> str:
         where: Executor = SshExecutor(host, tuple(ssh_options), here) if host else here
-        done = where.run(command, timeout_s=SWEEP_TIMEOUT_S, stdin=_SCRIPT)
+        done = where.run(command, timeout_s=timeout_s, stdin=_SCRIPT)
         if not done.ok:
             return f"{host or 'this machine'}: could not be swept: {done.last_words}"
         killed = done.stdout.splitlines()
@@ -74,6 +88,18 @@ def diagnose_hosts(
     remote_hosts: Sequence[str], ssh_options: Sequence[str], python: str
 ) -> list[str]:
     """Say for each remote host why ranks could not start there, as far as ssh can tell."""
+    found = find_healthy_hosts(remote_hosts, ssh_options, python)
+    return [f"{host}: {reason}" for host, reason in found.items() if reason]
+
+
+def find_healthy_hosts(
+    hosts: Sequence[str], ssh_options: Sequence[str], python: str
+) -> dict[str, str]:
+    """Ask remote hosts whether ranks could start there.
+
+    Returns:
+        For each host why not; "" for one that is healthy.
+    """
     command = Command((python, "-c", "import hpctrain.launch.shim"))
 
     def ask(host: str) -> str:
@@ -82,9 +108,9 @@ def diagnose_hosts(
             return ""
         by_hand = " ".join(["ssh", *ssh_options, host])
         if done.returncode in (124, 255):
-            return f"{host}: ssh fails: {done.last_words}. Try it by hand: {by_hand}"
+            return f"ssh fails: {done.last_words}. Try it by hand: {by_hand}"
         if done.returncode in (126, 127):
-            return f"{host}: no {python} there. The same Python environment must be on every host."
-        return f"{host}: hpctrain cannot be imported by {python} there: {done.last_words}"
+            return f"no {python} there. The same Python environment must be on every host."
+        return f"hpctrain cannot be imported by {python} there: {done.last_words}"
 
-    return [line for line in run_on_all(ask, remote_hosts) if line]
+    return dict(zip(hosts, run_on_all(ask, hosts), strict=True))

@@ -30,6 +30,7 @@ PATIENCE_S: Mapping[str, float] = MappingProxyType({
     "": 1800.0,
 })  # fmt: skip
 """Standstills that are no hang yet while a rank is in such a phase (s)."""
+LEFT_EARLY = "left early"
 HARMLESS_LAST_PHASES = frozenset({"", "leaving", "barrier"})
 
 
@@ -123,7 +124,7 @@ def _find_hang(
     stood = f"{_all(len(pulses))} for {still_s:.0f} s (limit {limit_s:.0f} s)"
     gone = _find_gone(ranks, first=min(pulse.step for pulse in pulses.values()))
     if gone:
-        return Finding("left early", tuple(gone), f"{describe_early_exit(ranks[gone[0]])}; {stood}")
+        return Finding(LEFT_EARLY, tuple(gone), f"{describe_early_exit(ranks[gone[0]])}; {stood}")
     culprits = _find_culprits(pulses)
     if not culprits:
         return Finding("hang", (), f"{stood}, {_describe_common_standstill(pulses)}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from hpctrain.config import Config, config_from_tables, load_config
 from hpctrain.errors import EXIT_OK, BuildError, ConfigError, HpctrainError, OtherRankError
+from hpctrain.events import emit
 from hpctrain.launch.rank_env import CONFIG_VARIABLE
 from hpctrain.launch.stacks import tell_stacks_on_signal
 from hpctrain.pulse import PulseWriter
@@ -80,9 +81,13 @@ def train(config: Config, comm: Communicator) -> int:
 
 
 def tell(error: HpctrainError) -> int:
-    """Print an error; return its exit code."""
+    """Print an error, and tell the launcher whether to try again; return its exit code."""
     for message in error.messages:
         print(f"error: {message}", file=sys.stderr, flush=True)
+    emit(
+        "train_failed", error=type(error).__name__, retryable=error.retryable,
+        message=error.messages[0] if error.messages else "",
+    )  # fmt: skip
     return error.exit_code
 
 

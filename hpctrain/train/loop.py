@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hpctrain.config import Config
-from hpctrain.errors import TrainingError
+from hpctrain.errors import FaultyHostError, TrainingError
 from hpctrain.pulse import PulseWriter
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.checkpoint import Checkpoints
@@ -223,7 +223,7 @@ def _stop_if_broken(
                 f"step {step}: the gradient is not finite, though the losses are, got a global "
                 f"norm of {norm.item()}. {remedy} {last_checkpoint}"
             )
-        raise TrainingError(
+        raise FaultyHostError(
             f"step {step}: the sum of the ranks' losses is not finite, got {total.item()}, though "
             "each rank's own is. The exchange or the memory of a host is faulty. "
             f"{last_checkpoint}"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hpctrain import __version__
 from hpctrain.facts import Facts, HostFacts
+from hpctrain.launch.git_commit import git_commit
 from hpctrain.launch.plan import LaunchPlan
-from hpctrain.launch.start import git_commit
 
 PACKAGES = ("torch", "horovod")
 # Times under another of these say nothing of each other; another commit is a warning.

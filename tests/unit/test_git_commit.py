@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from hpctrain.launch.start import read_git_commit
+from hpctrain.launch.git_commit import read_git_commit
 
 
 def git(folder, *words):

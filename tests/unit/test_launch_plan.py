@@ -63,7 +63,8 @@ LOCAL_ENV = {
 }  # fmt: skip
 OUR_ENV = {
     "HPCTRAIN_SIZE": "2", "HPCTRAIN_GRACE_S": "5", "HPCTRAIN_CHANNEL": "",
-    "HPCTRAIN_SECRET": "", "HPCTRAIN_ATTEMPT": "",
+    "HPCTRAIN_SECRET": "", "HPCTRAIN_ATTEMPT": "", "HPCTRAIN_ATTEMPT_NUMBER": "",
+    "HPCTRAIN_CUT_OFF_S": "60",
     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(plan_meeting_port("runs/run")),
 }  # fmt: skip
 
@@ -78,8 +79,13 @@ def test_whole_command_on_one_machine(flavour):
     assert plan.channel_address == "127.0.0.1"
 
 
-FORWARDED = "HPCTRAIN_ATTEMPT HPCTRAIN_CHANNEL HPCTRAIN_GRACE_S HPCTRAIN_SECRET HPCTRAIN_SIZE"
-FORWARDED = [*FORWARDED.split(), "HPCTRAIN_SUBNET", "MASTER_ADDR", "MASTER_PORT", "PATH"]
+FORWARDED = "ATTEMPT ATTEMPT_NUMBER CHANNEL CUT_OFF_S GRACE_S SECRET SIZE SUBNET"
+FORWARDED = [
+    *(f"HPCTRAIN_{name}" for name in FORWARDED.split()),
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "PATH",
+]
 X_FLAGS = " ".join(f"-x {name}" for name in FORWARDED)
 REMOTE_ARGV = {
     "openmpi4": "/opt/mpi/bin/mpirun --np 4 --hostfile runs/r/hostfile --bind-to none "

@@ -356,6 +356,7 @@ def test_list_and_show_as_json_and_for_people(runs):
     write_events(runs, "r", ATTEMPT, *STEPS, finished("failed", 7)).close()
     listed = json.loads(run_cli("list", "--runs-dir", runs, "--json").output)
     shown = json.loads(run_cli("show", "r", "--runs-dir", runs, "--json").output)
+    assert shown.pop("goodput")["steps"] == 2
     assert listed == [shown]
     assert (shown["state"], shown["exit_code"], shown["step"]) == ("failed", 7, 2)
     assert "failed (7)" in run_cli("list", "--runs-dir", runs).output

@@ -4,13 +4,14 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import uuid
 from contextlib import suppress
 
 import pytest
 
 from hpctrain.executor import Completed, RecordingExecutor, SshExecutor
-from hpctrain.launch.sweep import diagnose_hosts, run_sweep
+from hpctrain.launch.sweep import diagnose_hosts, find_healthy_hosts, run_sweep
 
 
 @pytest.fixture
@@ -112,3 +113,31 @@ def test_why_a_host_could_not_start_is_said_for_each(monkeypatch):
     assert "no /venv/bin/python there" in told[1]
     assert "No module named 'hpctrain'" in told[2]
     assert "ssh fails: no answer within 15 s" in told[3]
+
+
+def test_what_ends_by_itself_in_time_is_not_killed(start, attempt):
+    quick = start("sleep", "1", HPCTRAIN_ATTEMPT=attempt)
+    reaper = threading.Thread(target=quick.wait)  # else it stays in /proc, though as a zombie
+    reaper.start()
+    assert run_sweep(attempt, [], [], patience_s=30) == []
+    reaper.join()
+    assert quick.returncode == 0
+
+
+def test_patience_has_an_end(start, attempt):
+    left = start("sleep", "1000", HPCTRAIN_ATTEMPT=attempt)
+    (line,) = run_sweep(attempt, [], [], patience_s=1)
+    assert line.startswith("this machine: ended 1 left behind (")
+    assert left.wait(timeout=10) == -9
+
+
+def test_healthy_hosts_are_told_from_others(monkeypatch):
+    answers = {"n1": (0, "", ""), "n2": (255, "", "No route to host\n")}
+    monkeypatch.setattr(
+        SshExecutor, "run",
+        lambda self, command, **_: Completed(command, *answers[self.destination]),
+    )  # fmt: skip
+    found = find_healthy_hosts(["n1", "n2"], ["-F", "cfg"], "python")
+    assert found["n1"] == ""
+    assert found["n2"].startswith("ssh fails: No route to host.")
+    assert find_healthy_hosts([], [], "python") == {}
