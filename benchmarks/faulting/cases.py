@@ -197,6 +197,10 @@ def damage_newest(how: str) -> Callable[[Training, random.Random], str]:
 
 CASES: dict[str, Case] = {
     "kill": Case("SIGKILL of a rank", signal_rank(signal.SIGKILL), (137,), DEAD_RANK_S),
+    "restart": Case(
+        "SIGKILL of a rank, --max-restarts 1", signal_rank(signal.SIGKILL), (0,), DEAD_RANK_S,
+        names_rank=False, settings=(("launch.max_restarts", 1),),
+    ),
     "stop": Case(
         "SIGSTOP of a rank", signal_rank(signal.SIGSTOP), (137,), BLACK_HOLE_S, is_slow=True,
     ),

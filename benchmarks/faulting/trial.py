@@ -105,7 +105,8 @@ def _disturb(
         ended_s = time.time()
         trial.ended_s = round(ended_s - injection.at_s, 3)
         first_s = training.first_sign_s(injection.at_s)
-        if case.exit_codes not in ((0,), (75,), (-9,)) and first_s is not None:
+        is_no_failure = case.exit_codes in ((0,), (75,), (-9,)) and not case.notice_s
+        if not is_no_failure and first_s is not None:
             trial.noticed_s = round(first_s - injection.at_s, 3)
         if case.exit_codes == (-9,):
             pass  # started again at once: its processes are looked for afterwards
@@ -165,6 +166,8 @@ def _compare(
     training: Training, undisturbed: Mapping[int, float], trial: Trial, tolerance: float
 ) -> None:
     problems = list(trial.problems)
+    if trial.exit_code == 0:
+        trial.lost_steps = _count_lost_steps(training)
     losses = training.losses()
     leftovers = list(training.checkpoints.glob(".step-*"))
     trial.half_checkpoints += len(leftovers) + len(find_half_checkpoints(training.checkpoints))
@@ -180,6 +183,19 @@ def _compare(
         if trial.loss_differs > tolerance:
             problems.append(f"a loss differs by {trial.loss_differs:.3g}")
     trial.problems = tuple(problems)
+
+
+def _count_lost_steps(training: Training) -> int:
+    """Return how many steps one launcher's attempts did again."""
+    reached = lost = 0
+    for event in training.events():
+        if event["event"] == "step":
+            reached = max(reached, event["step"])
+        elif event["event"] == "attempt":
+            lost += reached
+        elif event["event"] == "resumed":
+            lost -= event["step"]
+    return lost
 
 
 def _wait_until_gone(

@@ -79,3 +79,9 @@ def test_resume_at_another_size_has_the_same_losses(place, undisturbed):
     words = ("--oversubscribe",)
     trial = disturb("kill", place, undisturbed, again={"np": 3, "words": words}, tolerance=1e-4)
     assert trial.loss_differs is not None
+
+
+def test_a_killed_rank_is_started_again_by_the_launcher_itself(place, undisturbed):
+    trial = disturb("restart", place, undisturbed)
+    assert trial.exit_code == 0
+    assert 0 <= trial.lost_steps <= 20
