@@ -2,7 +2,8 @@
 
 Copied into the folder where a training runs. `pace` there holds a step's seconds. While it trains,
 ``orders/WORD-RANK`` is obeyed once: `nan` spoils a loss, `leave` is sys.exit(0), `vanish` is
-os._exit(0), `sleep` a rank that is stuck in Python.
+os._exit(0), `sleep` a rank that is stuck in Python. As long as there is ``orders/slow-RANK``, that
+rank is slow.
 """
 
 import os
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 WIDTH = 128
+SLOW = 2.5
 ORDERS = Path("orders")
 
 
@@ -33,7 +35,7 @@ class Paced(nn.Module):
         scores = self.scores(torch.relu(self.hidden(self.embedding(tokens))))
         if not self.training:
             return scores
-        time.sleep(self.pace_s)
+        time.sleep(self.pace_s * (SLOW if (ORDERS / f"slow-{self.rank}").exists() else 1.0))
         if self._is_ordered("leave"):
             sys.exit(0)
         if self._is_ordered("vanish"):

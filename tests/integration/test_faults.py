@@ -85,3 +85,17 @@ def test_a_killed_rank_is_started_again_by_the_launcher_itself(place, undisturbe
     trial = disturb("restart", place, undisturbed)
     assert trial.exit_code == 0
     assert 0 <= trial.lost_steps <= 20
+
+
+def test_a_rank_that_is_slow_is_named_while_the_run_goes_on(place):
+    place.order("slow", 1)
+    try:
+        training = place.start("slow", **{"train.steps": 110})
+        assert training.finish() == 0, training.said()
+    finally:
+        (place.folder / "orders" / "slow-1").unlink()
+    alerts = [event for event in training.events() if event["event"] == "alert"]
+    stragglers = [alert for alert in alerts if alert["kind"] == "straggler"]
+    assert [(a["ranks"], a["cause"]) for a in stragglers if a["ranks"] == [1]] == [([1], "compute")]
+    assert "warning: rank 1 on " in training.said()
+    assert "and they wait. Likely it computes slower" in training.said()
