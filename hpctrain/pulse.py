@@ -13,20 +13,24 @@ import mmap
 import os
 import struct
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 PULSE_FD_VARIABLE = "HPCTRAIN_PULSE_FD"
 PAGE_BYTES = 4096
-# In which of these is a rank that waits for others? See WAITING.
+MOST_READS = 8
 PHASES = (
     "", "start", "data", "forward", "backward", "exchange", "optimizer", "evaluation",
     "checkpoint", "barrier", "leaving",
 )  # fmt: skip
 # A rank in one of these has done its part of the step and waits for the other ranks'.
 WAITING = frozenset({"exchange", "barrier"})
+# These take as long as a disk or a compiler takes: no measure of a step.
+UNTIMED = frozenset({"start", "checkpoint", "leaving"})
 # changes, step, phase, time of the last change (s, CLOCK_MONOTONIC), longest time between changes
 # since the first step was done (s), steps done since the start.
-_LAYOUT = struct.Struct("=qqqddq")
+_LAYOUT = struct.Struct("@qqqddq")
+_NUMBERS = {name: number for number, name in enumerate(PHASES)}
 
 
 class Pulse(NamedTuple):
@@ -37,7 +41,7 @@ class Pulse(NamedTuple):
         step: finished steps of the run.
         phase: one of PHASES; "" where the program does not say.
         changed_at_s: when (CLOCK_MONOTONIC of its host).
-        longest_s: the longest time between two changes since its first step.
+        longest_s: the longest time between two changes since its first step, UNTIMED phases aside.
         steps_done: finished steps since the program started.
     """
 
@@ -65,7 +69,11 @@ class PulsePage:
 
     def read(self) -> Pulse | None:
         """Return the pulse; None where the program has none."""
-        changes, step, phase, at_s, longest_s, done = _LAYOUT.unpack_from(self._page)
+        for _ in range(MOST_READS):
+            seen = self._page[: _LAYOUT.size]
+            if seen == self._page[: _LAYOUT.size]:  # else the program is just writing
+                break
+        changes, step, phase, at_s, longest_s, done = _LAYOUT.unpack(seen)
         if changes == 0:
             return None
         name = PHASES[phase] if 0 <= phase < len(PHASES) else ""
@@ -73,39 +81,38 @@ class PulsePage:
 
 
 class PulseWriter:
-    """The program's end."""
+    """The program's end. What it knows is in the page, so a program may have several."""
 
     def __init__(self) -> None:
         self._page = _open_page()
-        self._changes, self._step, self._phase = 0, 0, 0
-        self._at_s, self._longest_s, self._done = time.monotonic(), 0.0, 0
 
     def enter(self, phase: str) -> None:
         """Say that the rank now is in a phase."""
-        self._phase = PHASES.index(phase)
-        self._write()
+        self._write(phase=_NUMBERS[phase])
 
     def step(self, step: int) -> None:
-        """Say that a step is done; the phase is data's from here on.
+        """Say that a step is done; the phase stays what it was.
 
         Args:
-            step: finished steps of the run.
+            step: finished steps of the run; what is no such number is no pulse.
         """
-        self._step, self._done = step, self._done + 1
-        self._write()
+        # Foreign programs may report anything: reporting must never end a training.
+        with suppress(TypeError, ValueError, OverflowError, RuntimeError, struct.error):
+            self._write(step=int(step))
 
-    def _write(self) -> None:
+    def _write(self, phase: int | None = None, step: int | None = None) -> None:
         if self._page is None:
             return
         now_s = time.monotonic()
+        changes, last_step, was, at_s, longest_s, done = _LAYOUT.unpack_from(self._page)
         # The first step compiles, allocates and fills caches: no measure of the others.
-        if self._done > 1:
-            self._longest_s = max(self._longest_s, now_s - self._at_s)
-        self._changes += 1
-        self._at_s = now_s
-        _LAYOUT.pack_into(
-            self._page, 0,
-            self._changes, self._step, self._phase, self._at_s, self._longest_s, self._done,
+        if done > 1 and PHASES[was] not in UNTIMED:
+            longest_s = max(longest_s, now_s - at_s)
+        # At once: `pack_into` makes zeros of it first, and a shim that reads then sees a standstill
+        # since the machine was started.
+        self._page[: _LAYOUT.size] = _LAYOUT.pack(
+            changes + 1, last_step if step is None else step,
+            was if phase is None else phase, now_s, longest_s, done + (step is not None),
         )  # fmt: skip
 
 

@@ -29,7 +29,8 @@ class RankFailure:
     """The first rank that failed; `exit_code` is None where it vanished without a word.
 
     `kind`: exit (by code or signal), refused (by its shim: it cannot run), lost (its connection
-    closed), silent, stopped, hang (:mod:`hpctrain.launch.watch`), or start (it never reported).
+    closed), silent, stopped, hang, left early (:mod:`hpctrain.launch.watch`), or start (it never
+    reported).
     """
 
     rank: int
@@ -86,19 +87,29 @@ class RankState:
     """How long the pulse had not changed when that was sent."""
     stopped_since_s: float | None = None
     """Since when each heartbeat has said that the program is stopped."""
+    stopped_s: float = 0.0
+    """How long that was when the latest came."""
 
     def note_beat(self, frame: dict[str, Any], now_s: float) -> None:
-        """Remember a heartbeat, as the shim sends it (:func:`hpctrain.launch.shim.describe_life`)."""
+        """Remember a heartbeat, as the shim sends it (``RankShim._describe_life``)."""
         self.note_step(frame.get("step"))
-        pulse = frame.get("pulse")
-        if pulse is not None:
-            self.pulse = Pulse(*pulse)
-            self.still_s = float(frame["still_s"])
-            self.note_step(self.pulse.step)
+        self._note_pulse(frame)
         if frame.get("state") != STOPPED_STATE:
             self.stopped_since_s = None
         elif self.stopped_since_s is None:
             self.stopped_since_s = now_s
+        self.stopped_s = 0.0 if self.stopped_since_s is None else now_s - self.stopped_since_s
+
+    def note_exit(self, frame: dict[str, Any]) -> None:
+        """Remember how the program ended, and what it was at."""
+        self.ended, self.exit_code = True, frame["code"]
+        self._note_pulse(frame)
+
+    def _note_pulse(self, frame: dict[str, Any]) -> None:
+        if frame.get("pulse") is not None:
+            self.pulse = Pulse(*frame["pulse"])
+            self.still_s = float(frame["still_s"])
+            self.note_step(self.pulse.step)
 
     def note_step(self, step: Any) -> None:
         """Remember a step; foreign programs may report anything."""

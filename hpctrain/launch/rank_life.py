@@ -12,7 +12,7 @@ _UNACKED, _LAST_ACK_MS = 8 + 4, 8 + 12
 
 
 def process_state(pid: int) -> str:
-    """Return the state letter of ``/proc/PID/stat`` (proc(5)): R, S, D, T …; "" where it is gone."""
+    """Return the state letter of ``/proc/PID/stat`` (proc(5)): R, S, D, T …; "" if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             # The name before it, in parentheses, may hold anything.
@@ -28,9 +28,7 @@ def is_cut_off(connection: socket.socket, limit_s: float) -> bool:
     kernel acknowledges, also while its window is closed.
     """
     try:
-        info = _TCP_INFO.unpack(
-            connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, _TCP_INFO.size)
-        )
+        info = _TCP_INFO.unpack(connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, _TCP_INFO.size))
     except (OSError, struct.error):
         return False
     return info[_UNACKED] > 0 and info[_LAST_ACK_MS] > limit_s * 1000

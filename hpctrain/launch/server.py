@@ -80,7 +80,7 @@ class ChannelServer:
         self._tell_all(encode_frame("signal", number=number))
 
     def ask_for_stacks(self) -> None:
-        """Have every connected shim say where its program is; each answers by a ``stacks`` frame."""
+        """Have every connected shim say where its program is, by a ``stacks`` frame."""
         self._tell_all(encode_frame("stacks"))
 
     def _tell_all(self, line: bytes) -> None:

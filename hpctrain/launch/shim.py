@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 FIRST_LOOK_S = 0.1
 MAX_SWEEPS = 200  # with 10 ms between them; only a process in an uninterruptible call needs more
+# A loop that comes back so much later than it meant to was itself held up (a suspended job): its
+# program could not move either, and that is no standstill.
+HELD_UP_S = 10.0
 # Enough for a burst of output; beyond it the program waits, as it would on a full pipe.
 MAX_UNSENT_BYTES = 4 << 20
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -93,6 +96,7 @@ class RankShim:
         self.paused_pipes: list[int] = []
         self.last_step: int | None = None
         self.kill_at_s: float | None = None
+        self.awake_since_s = 0.0
         self.foreign_mpi: str | None = None
         self.child: subprocess.Popen[bytes] | None = None
         self.connection = self._connect(address)
@@ -173,11 +177,14 @@ class RankShim:
 
     def _watch(self) -> int:
         assert self.child is not None
-        heartbeat_at_s = time.monotonic() + HEARTBEAT_INTERVAL_S
+        now_s = time.monotonic()
+        heartbeat_at_s = now_s + HEARTBEAT_INTERVAL_S
         look_every_s = FIRST_LOOK_S
-        look_at_s = time.monotonic() + look_every_s
+        deadline_s = look_at_s = now_s + look_every_s
         while True:
             now_s = time.monotonic()
+            if now_s > deadline_s + HELD_UP_S:
+                self.awake_since_s = now_s
             if now_s >= heartbeat_at_s:
                 self._send("beat", **self._describe_life(now_s))
                 self._end_if_cut_off()
@@ -195,24 +202,39 @@ class RankShim:
             self._write_out()
             code = self.child.poll()
             if code is not None:
-                self._end_descendants()
-                self._read_what_is_left()
-                number = -code if code < 0 else None
-                code = code if code >= 0 else 128 - code
-                if self.foreign_mpi:
-                    code, number = EXIT_FAILED, None
-                self._send("exit", code=code, signal=number, error=self.foreign_mpi)
-                return code
+                return self._say_exit(code)
+
+    def _say_exit(self, code: int) -> int:
+        """End what the program has left, and tell how it ended; return the rank's exit code.
+
+        Args:
+            code: as :class:`subprocess.Popen` has it, -n after signal n.
+        """
+        was_asked = self.kill_at_s is not None
+        life = self._describe_life(time.monotonic())
+        self._end_descendants()
+        self._read_what_is_left()
+        number = -code if code < 0 else None
+        code = code if code >= 0 else 128 - code
+        if self.foreign_mpi:
+            code, number = EXIT_FAILED, None
+        said = {key: life[key] for key in ("pulse", "still_s")}
+        self._send(
+            "exit", code=code, signal=number, error=self.foreign_mpi, asked=was_asked, **said
+        )
+        return code
 
     def _describe_life(self, now_s: float) -> dict[str, object]:
         """Return what a heartbeat says: how far the program is, and whether it moves."""
         assert self.child is not None
-        pulse = self.pulse.read()
+        pulse, still_s = self.pulse.read(), None
+        if pulse is not None:
+            still_s = round(now_s - max(pulse.changed_at_s, self.awake_since_s), 3)
         return {
             "step": self.last_step,
             "state": process_state(self.child.pid),
             "pulse": pulse,
-            "still_s": round(now_s - pulse.changed_at_s, 3) if pulse else None,
+            "still_s": still_s,
         }
 
     def _end_if_cut_off(self) -> None:

@@ -7,12 +7,15 @@ import signal
 import time
 
 from hpctrain.executor import Command, LocalExecutor
+from hpctrain.launch.descendants import descendants
 from hpctrain.launch.rank_life import process_state
 
 STACKS_FD_VARIABLE = "HPCTRAIN_STACKS_FD"
 STACKS_SIGNAL = signal.SIGUSR2
 PY_SPY_TIMEOUT_S = 8.0
 ANSWER_TIMEOUT_S = 2.0
+STEADY_S = 0.2
+"""Written line by line: an answer that has not grown for so long is whole."""
 MOST_CHARACTERS = 200_000
 
 
@@ -35,15 +38,26 @@ def collect_stacks(pid: int, descriptor: int) -> str:
     """Return where a program is, in words; never fails, and takes seconds at most.
 
     Args:
-        pid: the program.
+        pid: the program; of a wrapper, such as a shell, its first Python below it is looked at.
         descriptor: the file that :func:`tell_stacks_on_signal` was given.
     """
-    parts = [_describe_process(pid), _spy(pid) or _ask(pid, descriptor)]
-    return "\n".join(part for part in parts if part)[:MOST_CHARACTERS]
+    python = _find_python(pid)
+    described = [_describe_process(each) for each in dict.fromkeys((pid, python))]
+    return "\n".join([*described, _spy(python) or _ask(python, descriptor)])[:MOST_CHARACTERS]
+
+
+def _find_python(pid: int) -> int:
+    for each in (pid, *descendants(pid)):
+        try:
+            if os.path.basename(os.readlink(f"/proc/{each}/exe")).startswith("python"):
+                return each
+        except OSError:
+            continue
+    return pid
 
 
 def _describe_process(pid: int) -> str:
-    waits_in = _read(f"/proc/{pid}/wchan").strip("0")
+    waits_in = _read(f"/proc/{pid}/wchan").strip("0\n")
     words = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
     waits = f", waits in the kernel's {waits_in}" if waits_in else ""
     return f"process {pid}, state {process_state(pid) or 'gone'}{waits}: {words}"
@@ -62,16 +76,18 @@ def _ask(pid: int, descriptor: int) -> str:
         return "no Python stacks: py-spy is not installed, and the program does not tell them"
     if process_state(pid) == "T":
         return "no Python stacks: the program is stopped, and py-spy is not installed"
-    before = os.fstat(descriptor).st_size
-    os.kill(pid, STACKS_SIGNAL)
-    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
-    size = before
-    while time.monotonic() < deadline_s:
-        time.sleep(0.05)
-        # Written line by line: complete when it no longer grows.
-        if (now := os.fstat(descriptor).st_size) == size > before:
-            break
-        size = now
+    before = size = os.fstat(descriptor).st_size
+    try:
+        os.kill(pid, STACKS_SIGNAL)
+    except OSError:
+        return "no Python stacks: the program has ended"
+    now_s = grown_at_s = time.monotonic()
+    give_up_at_s = now_s + ANSWER_TIMEOUT_S
+    while now_s < give_up_at_s and (size == before or now_s < grown_at_s + STEADY_S):
+        time.sleep(0.02)
+        now_s = time.monotonic()
+        if (now_size := os.fstat(descriptor).st_size) != size:
+            size, grown_at_s = now_size, now_s
     text = os.pread(descriptor, MOST_CHARACTERS, before).decode(errors="replace")
     return text or "no Python stacks: the program did not answer"
 

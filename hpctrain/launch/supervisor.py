@@ -39,8 +39,16 @@ from hpctrain.launch.outcome import (
 from hpctrain.launch.plan import ATTEMPT_NUMBER_VARIABLE, ATTEMPT_VARIABLE, LaunchPlan
 from hpctrain.launch.server import ChannelServer, PipeReader
 from hpctrain.launch.signals import SAVE_SIGNALS, SignalInbox
+from hpctrain.launch.stragglers import StragglerWatch
 from hpctrain.launch.sweep import remove_session_folders
-from hpctrain.launch.watch import Finding, find_trouble
+from hpctrain.launch.watch import (
+    LEFT_EARLY,
+    Finding,
+    describe_early_exit,
+    describe_silence,
+    find_trouble,
+    has_left_early,
+)
 from hpctrain.rundir import RunDirectory
 
 # After the last rank has ended, mpirun has nothing left to wait for.
@@ -50,6 +58,13 @@ DRAIN_LIMIT_S = 2.0
 STACKS_WAIT_S = 10.0
 # A turn of the loop takes a second at most; unless whoever reads our output does not.
 LONG_TURN_S = 4.0
+# Where mpirun ends ranks, and nobody has said why, one that is late with a heartbeat is the cause;
+# mpirun needs 7 s at least to miss a host.
+MISSED_S = 1.15 * HEARTBEAT_INTERVAL_S
+LEFT_JUST_NOW_S = 10.0
+# Of ranks that we end because one is lost, stopped or hung: a machine's fault, as SIGKILL's 137 is
+# to whoever decides whether to try again.
+EXIT_LOST = 128 + signal.SIGKILL
 ORDER_FILES = {"STOP": signal.SIGTERM, "SAVE": signal.SIGUSR1}
 
 
@@ -71,6 +86,10 @@ class Supervisor:
         self.mpirun: subprocess.Popen[bytes] | None = None
         self.stopping = False
         self.trouble: Finding | None = None
+        self.accused: RankFailure | None = None
+        self.stacks_awaited: set[int] = set()
+        self.last_to_leave = 0, float("-inf")  # which rank, with 0, and when
+        self.stragglers = StragglerWatch(plan.np)
         self.save_signal: int | None = None
         self.finished = False
         self.saved_step: int | None = None
@@ -157,6 +176,8 @@ class Supervisor:
             self._look_for_orders()
             if now_s - turn_s < LONG_TURN_S:  # else heartbeats wait unread: not the ranks' fault
                 self._look_for_trouble(now_s)
+            else:
+                self._excuse_silence(now_s)
             turn_s = now_s
             wake_up_at_s = min([start_by_s, now_s + 1.0, *(at_s for at_s, _ in self.escalation)])
             self._serve(max(0.0, wake_up_at_s - now_s))
@@ -213,29 +234,59 @@ class Supervisor:
         """Find a rank that is gone, stopped or hung, for which MPI would wait for ever."""
         if self.stopping or self.save_signal is not None or self.trouble is not None:
             return
-        self.trouble = find_trouble(self.ranks, now_s, self.plan.hang_timeout_s)
-        if self.trouble is None:
-            return
-        culprits = self.trouble.ranks or tuple(range(min(1, self.plan.np)))
-        named = ", ".join(f"rank {n} on {self.ranks[n].host}" for n in self.trouble.ranks[:4])
-        self.console.warn(f"{named or 'no rank alone'}: {self.trouble.reason}")
+        found = find_trouble(self.ranks, now_s, self.plan.hang_timeout_s)
+        if found is not None:
+            self._act_on(found)
+
+    def _excuse_silence(self, now_s: float) -> None:
+        """Count from now on: we did not listen, or the whole job, hosts and all, was suspended."""
+        for rank in self.ranks:
+            rank.heard_at_s = max(rank.heard_at_s, now_s) if rank.reported else rank.heard_at_s
+
+    def _act_on(self, trouble: Finding) -> None:
+        """Say what is wrong, ask where the ranks are if that tells more, and end them all."""
+        self.trouble = trouble
+        named = ", ".join(f"rank {n} on {self.ranks[n].host}" for n in trouble.ranks[:4])
+        self.console.warn(f"{named or 'no rank alone'}: {trouble.reason}")
         self.run_directory.event(
-            "alert", kind=self.trouble.kind, ranks=list(self.trouble.ranks),
-            hosts=sorted({self.ranks[n].host for n in self.trouble.ranks}),
-            reason=self.trouble.reason,
+            "alert", kind=trouble.kind, ranks=list(trouble.ranks),
+            hosts=sorted({self.ranks[n].host for n in trouble.ranks}), reason=trouble.reason,
         )  # fmt: skip
-        first = culprits[0]
-        failure = RankFailure(
-            first, self.ranks[first].host, None, None, self.trouble.reason, self.trouble.kind
-        )
-        # Who waits can still say where; then all are ended.
-        self.server.ask_for_stacks()
-        self.escalation.append((now_s + STACKS_WAIT_S, lambda: self._fail(failure)))
+        first = trouble.ranks[0] if trouble.ranks else 0
+        host = self.ranks[first].host
+        code = EXIT_FAILED if trouble.kind == LEFT_EARLY else EXIT_LOST
+        self.accused = accused = RankFailure(first, host, code, None, trouble.reason, trouble.kind)
+        if self.failure is not None:
+            self.failure = accused  # what was heard first was a victim
+        elif trouble.needs_stacks:
+            self.stacks_awaited = set(self.server.connected_ranks)
+            self.server.ask_for_stacks()
+            give_up_at_s = time.monotonic() + STACKS_WAIT_S
+            self.escalation.append((give_up_at_s, lambda: self._fail(accused)))
+        else:
+            self._fail(accused)
+
+    def _on_stacks(self, rank_number: int, text: str) -> None:
+        self.run_directory.write_stacks(rank_number, text)
+        self.stacks_awaited.discard(rank_number)
+        if self.accused is not None and not self.stacks_awaited:
+            self._fail(self.accused)
+
+    def _look_for_stragglers(self, rank_number: int, record: dict[str, Any]) -> None:
+        host = self.ranks[rank_number].host
+        for found in self.stragglers.note(rank_number, host, record):
+            self.run_directory.event(
+                "alert", kind=found.kind, ranks=list(found.ranks),
+                hosts=[found.host] if found.host else [], factor=round(found.factor, 3),
+                cause=found.cause or None, reason=found.text,
+            )  # fmt: skip
+            if found.kind != "recovered":
+                self.console.warn(found.text)
 
     def _fail(self, failure: RankFailure) -> None:
         """Take the first failure as the cause; whatever follows is its consequence."""
         if self.failure is None and self.stop_signal is None:
-            self.failure = failure
+            self.failure = self.accused or failure
             self._stop()
 
     def _ask_to_save(self, number: int) -> None:
@@ -314,7 +365,7 @@ class Supervisor:
         """Return the ranks that a failure is laid to: the culprit, and whoever shares its fate."""
         if outcome.failure is None:
             return outcome.silent_ranks if outcome.state == "failed" else ()
-        if self.trouble is not None and outcome.failure.rank in self.trouble.ranks:
+        if self.trouble is not None and outcome.failure is self.accused:
             return self.trouble.ranks
         return outcome.silent_ranks if outcome.failure.kind == "start" else (outcome.failure.rank,)
 
@@ -354,11 +405,13 @@ class Supervisor:
                 rank.note_step(record.get("step"))
             self._note(rank_number, record)
             self.run_directory.record(rank_number, record)
+            if record.get("event") == "rank_step":
+                self._look_for_stragglers(rank_number, record)
             self.console.event(rank_number, record)
         elif kind == "beat":
             rank.note_beat(frame, rank.heard_at_s)
         elif kind == "stacks":
-            self.run_directory.write_stacks(rank_number, frame["text"])
+            self._on_stacks(rank_number, frame["text"])
         elif kind == "hello":
             rank.host, rank.reported = frame["host"], True
             if self.stopping:  # it came late to a run that is over: tell it as well
@@ -390,37 +443,51 @@ class Supervisor:
 
     def _on_exit(self, rank_number: int, frame: dict[str, Any]) -> None:
         rank = self.ranks[rank_number]
-        rank.ended = True
+        rank.note_exit(frame)
         code, number = frame["code"], frame.get("signal")
-        rank.exit_code = code
         self._record(rank_number, "rank_exit", exit_code=code, signal=number)
+        was_asked = bool(frame.get("asked"))
         if code != 0:
             ended_by = f"signal {number}{signal_name(number)}" if number else f"exit code {code}"
             reason = frame.get("error") or ended_by
             kind = "refused" if frame.get("error") else "exit"
             failure = RankFailure(rank_number, rank.host, code, number, reason, kind)
-            ended_by_mpirun = number in (signal.SIGTERM, signal.SIGKILL)
-            self._fail((self._find_lost_rank() if ended_by_mpirun else None) or failure)
+            self._fail((self._find_why_mpirun_ended_it() if was_asked else None) or failure)
+        elif not was_asked:
+            self.last_to_leave = rank_number, time.monotonic()
+            if has_left_early(rank) and self.stop_signal is None and self.save_signal is None:
+                self._act_on(Finding(LEFT_EARLY, (rank_number,), describe_early_exit(rank)))
 
-    def _find_lost_rank(self) -> RankFailure | None:
-        """Return a rank that fell silent: mpirun, which misses its host, then ends the others,
-        and of these we hear before we know of the first."""
-        now_s = time.monotonic()
-        for number, rank in enumerate(self.ranks):
-            silent_s = now_s - rank.heard_at_s
-            if rank.reported and not rank.ended and silent_s > 1.5 * HEARTBEAT_INTERVAL_S:
-                reason = f"not heard for {silent_s:.0f} s: its host, or the way to it, is gone"
-                return RankFailure(number, rank.host, None, None, reason, "silent")
-        return None
+    def _find_why_mpirun_ended_it(self) -> RankFailure | None:
+        """Return a rank that is the cause when mpirun ends others, of which we hear first.
+
+        That is one that fell silent, whose host mpirun has missed before us; else the last one that
+        left by itself with 0, just now: had it taken leave of MPI, mpirun would not mind.
+        """
+        running = [n for n, rank in enumerate(self.ranks) if rank.reported and not rank.ended]
+        if running:
+            quietest = min(running, key=lambda n: self.ranks[n].heard_at_s)
+            silent_s = time.monotonic() - self.ranks[quietest].heard_at_s
+            if silent_s > MISSED_S:
+                host = self.ranks[quietest].host
+                reason = describe_silence(silent_s)
+                return RankFailure(quietest, host, None, None, reason, "silent")
+        number, left_at_s = self.last_to_leave
+        if time.monotonic() > left_at_s + LEFT_JUST_NOW_S:
+            return None
+        left = self.ranks[number]
+        reason = describe_early_exit(left)
+        return RankFailure(number, left.host, EXIT_FAILED, None, reason, LEFT_EARLY)
 
     def _on_lost(self, rank_number: int) -> None:
         rank = self.ranks[rank_number]
         if rank.ended or self.stop_signal is not None or self.failure is not None:
             return
+        cause = self._find_why_mpirun_ended_it()
         rank.ended = True
         self._record(rank_number, "rank_exit", exit_code=None, signal=None)
         reason = "its connection closed without a word: killed, or its host is gone"
-        self._fail(RankFailure(rank_number, rank.host, None, None, reason, "lost"))
+        self._fail(cause or RankFailure(rank_number, rank.host, None, None, reason, "lost"))
 
     def _on_launcher_line(self, line: bytes) -> None:
         if line.startswith(STDIO_MARK):

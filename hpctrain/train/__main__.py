@@ -20,6 +20,8 @@ from hpctrain.config import Config, config_from_tables, load_config
 from hpctrain.errors import EXIT_OK, BuildError, ConfigError, HpctrainError, OtherRankError
 from hpctrain.events import emit
 from hpctrain.launch.rank_env import CONFIG_VARIABLE
+from hpctrain.launch.stacks import tell_stacks_on_signal
+from hpctrain.pulse import PulseWriter
 
 if TYPE_CHECKING:
     from hpctrain.train.communicator import Communicator
@@ -31,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train one rank's part of a run; return the exit code."""
     try:
         config = read_config(argv)
+        # Before anybody is waited for: a rank that hangs here is to be found, and to tell where.
+        PulseWriter().enter("start")
+        tell_stacks_on_signal()
         # Last: for model.factory, but no file there may stand in for a module of anybody else.
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())

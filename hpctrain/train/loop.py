@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from hpctrain.config import Config
 from hpctrain.errors import FaultyHostError, TrainingError
-from hpctrain.launch.stacks import tell_stacks_on_signal
 from hpctrain.pulse import PulseWriter
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.checkpoint import Checkpoints
@@ -46,7 +45,6 @@ def run_training(config: Config, comm: Communicator) -> None:
     """
     pulse = PulseWriter()
     pulse.enter("start")
-    tell_stacks_on_signal()
     setup = set_up_together(config, comm)
     train, tokens_per_step = config.train, setup.tokens_per_step
     model, batches = setup.model, setup.batches
@@ -198,6 +196,7 @@ def _leave(reporter: Reporter, comm: Communicator, pulse: PulseWriter) -> None:
     reporter.flush()
     pulse.enter("barrier")
     comm.barrier()
+    pulse.enter("leaving")
 
 
 def _stop_if_broken(
