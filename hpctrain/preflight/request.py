@@ -1,0 +1,142 @@
+"""What was typed → the tasks of every host, and what is wrong before any host is asked."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hpctrain.config import as_tables
+from hpctrain.errors import ConfigError, HpctrainError, PlanError
+from hpctrain.facts import Facts
+from hpctrain.launch.environment import plan_forwarding
+from hpctrain.launch.plan import LaunchPlan, plan_launch
+from hpctrain.launch.prepare import Asked, Prepared, gather_facts, prepare_request
+from hpctrain.preflight.task import NodeTask
+from hpctrain.preflight.verdict import FAIL, WARN, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A preflight that can begin.
+
+    Args:
+        tasks: host → what it is asked, without the names of probes.
+        local: hosts that are this machine.
+        plan: the launch that would run; None where it cannot be planned.
+        verdicts: what is known to be wrong, or odd, already.
+    """
+
+    tasks: Mapping[str, NodeTask]
+    local: frozenset[str]
+    ssh_options: tuple[str, ...] = ()
+    python_options: tuple[str, ...] = ()
+    plan: LaunchPlan | None = None
+    prepared: Prepared | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def prepare_preflight(
+    asked: Asked, environ: Mapping[str, str], *, about_a_run: bool
+) -> Request:
+    """Read configuration and hosts, and plan the launch that the preflight is for.
+
+    Args:
+        about_a_run: whether a configuration or COMMAND was named; else only machines are looked at.
+
+    Raises:
+        HostfileError, PlanError: there is no telling which hosts are meant.
+    """
+    verdicts: list[Verdict] = []
+    try:
+        prepared = prepare_request(asked, environ)
+    except ConfigError as wrong:
+        fix = "correct it, then: hpctrain preflight"
+        verdicts += [Verdict("config", FAIL, message, fix) for message in wrong.messages]
+        prepared = prepare_request(replace(asked, config_name=None, overrides=()), environ)
+        about_a_run = False
+    verdicts += [Verdict("config", WARN, text, "see docs/run.md") for text in prepared.warnings]
+    plan, facts = None, None
+    try:
+        facts = gather_facts(prepared, environ)
+        plan = plan_launch(prepared.request, facts)
+    except PlanError as wrong:
+        if about_a_run or prepared.request.hosts:  # else the check of MPI says it
+            verdicts += [Verdict("plan", FAIL, message, "see above") for message in wrong.messages]
+    hosts = tuple(host.name for host in prepared.request.hosts or ()) or (socket.gethostname(),)
+    local = frozenset(host for host in hosts if _is_local(host, facts, prepared))
+    return Request(
+        tasks=_plan_tasks(hosts, prepared, plan, facts, environ, about_a_run=about_a_run),
+        local=local,
+        ssh_options=_ssh_options(plan),
+        python_options=prepared.request.python_options,
+        plan=plan,
+        prepared=prepared,
+        verdicts=tuple(verdicts),
+    )
+
+
+def _is_local(host: str, facts: Facts | None, prepared: Prepared) -> bool:
+    if prepared.request.hosts is None:
+        return True
+    if facts is not None:
+        return facts.is_launcher(host)
+    return host in ("localhost", socket.gethostname())
+
+
+def _plan_tasks(
+    hosts: tuple[str, ...], prepared: Prepared, plan: LaunchPlan | None, facts: Facts | None,
+    environ: Mapping[str, str], *, about_a_run: bool,
+) -> dict[str, NodeTask]:  # fmt: skip
+    ranks = {place.host: place.ranks for place in plan.placement} if plan else {}
+    ranks_env: dict[str, str] = {}
+    if plan is not None:
+        names, _ = plan_forwarding(environ, plan.command.env, prepared.config.launch.forward)
+        ranks_env = {name: environ[name] for name in names if name in environ}
+        ranks_env |= {name: value for name, value in plan.command.env.items() if value}
+    addresses = {host: facts.addresses.get(host, ()) if facts else () for host in hosts}
+    own = [a.partition("/")[0] for i in facts.launcher.interfaces if not i.is_virtual
+           for a in i.addresses] if facts else []  # fmt: skip
+    is_trainer = about_a_run and prepared.is_trainer
+    return {
+        host: NodeTask(
+            host=host,
+            ranks=ranks.get(host, 0 if plan else 1),
+            np=plan.np if plan else len(hosts),
+            hosts=addresses,
+            program=() if prepared.is_trainer or not about_a_run else prepared.request.program,
+            config=as_tables(prepared.config) if is_trainer else {},
+            run_path=str(prepared.run_path.absolute()),
+            cwd=os.getcwd(),
+            subnet=plan.command.env.get("HPCTRAIN_SUBNET") if plan else None,
+            environ=ranks_env,
+            launcher=tuple(own),
+        )
+        for host in hosts
+    }
+
+
+def _ssh_options(plan: LaunchPlan | None) -> tuple[str, ...]:
+    return plan.ssh_options if plan else ()
+
+
+def write_ssh_config(request: Request, folder: str) -> Request:
+    """Write the plan's ssh configuration into a folder, and use it from there.
+
+    The plan names a path in the run's directory, which does not exist before the run.
+    """
+    if request.plan is None or not request.ssh_options:
+        return request
+    text = request.plan.files[request.ssh_options[1]]
+    path = os.path.join(folder, "ssh_config")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return replace(request, ssh_options=("-F", path))
+
+
+def describe_failure(problem: HpctrainError) -> list[Verdict]:
+    """Return a verdict for each message of an error."""
+    return [Verdict("plan", FAIL, message, "see above") for message in problem.messages]
