@@ -110,7 +110,7 @@ def command(
     )
     about_a_run = bool(program or config_name or overrides)
     request = prepare_preflight(asked, os.environ, about_a_run=about_a_run)
-    checks = choose_checks(level, only, hosts=len(request.tasks))
+    checks = choose_checks(level, only, hosts=request.machines)
     with asking(len(request.tasks)) as on_answer:
         fleet, verdicts = run_checks(request, checks, on_answer)
     if as_json:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
+import time
 
 from hpctrain.executor import Forked, run_forked
 from hpctrain.preflight.task import NodeTask, task_from_json
 
 MARK = "hpctrain-answers:"
+# When Python started here, on the clock of time.monotonic(); see gather.py.
+BEGAN_VARIABLE = "HPCTRAIN_PREFLIGHT_BEGAN"
 
 
 def look_at_host(task: NodeTask) -> dict[str, Forked]:
@@ -30,9 +34,12 @@ def look_at_host(task: NodeTask) -> dict[str, Forked]:
 
 
 def main() -> None:
+    began_s = float(os.environ.pop(BEGAN_VARIABLE, "nan"))
     task = task_from_json(json.load(sys.stdin))
     answers = {name: answer._asdict() for name, answer in look_at_host(task).items()}
-    print(MARK + json.dumps(answers), flush=True)
+    spent_s = time.monotonic() - began_s
+    answer = {"answers": answers, "spent_s": spent_s if spent_s == spent_s else None}
+    print("\n" + MARK + json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -101,8 +101,8 @@ def _probe_packages(executor: Executor) -> dict[str, dict[str, Any]]:
 
 def machine_as_json(machine: Machine) -> dict[str, Any]:
     """Return what was seen as JSON-ready values, for the way to the launcher."""
-    value = asdict(machine)
-    # asdict leaves named tuples as tuples, whose names would be lost.
+    # asdict leaves named tuples as tuples, whose names would be lost, and copies no mapping proxy.
+    value = asdict(replace(machine, mpirun_trial=None))
     if machine.mpirun_trial is not None:
         value["mpirun_trial"] = machine.mpirun_trial._asdict()
         value["mpirun_trial"]["command"] = list(machine.mpirun_trial.command.argv)

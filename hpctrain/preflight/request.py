@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,10 @@ from hpctrain.facts import Facts
 from hpctrain.launch.environment import plan_forwarding
 from hpctrain.launch.plan import LaunchPlan, plan_launch
 from hpctrain.launch.prepare import Asked, Prepared, gather_facts, prepare_request
+from hpctrain.launch.rules import TREE_LAUNCH_HOSTS
+from hpctrain.launch.ssh_config import render_ssh_config
+from hpctrain.preflight.judge_config import ConfigFacts, gather_config_facts
+from hpctrain.preflight.ring import plan_neighbours
 from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, WARN, Verdict
 
@@ -38,10 +42,25 @@ class Request:
     verdicts: tuple[Verdict, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def machines(self) -> int:
+        """How many machines take part, this one included."""
+        return len(self.tasks) + (not self.local)
 
-def prepare_preflight(
-    asked: Asked, environ: Mapping[str, str], *, about_a_run: bool
-) -> Request:
+    @property
+    def head_address(self) -> str:
+        """Where hosts would reach this machine; empty where none is known."""
+        address = self.plan.channel_address if self.plan else ""
+        return "" if address.startswith("127.") else address
+
+    @property
+    def neighbours(self) -> dict[str, list[dict[str, Any]]]:
+        """Host → the hosts that it tries to reach."""
+        hosts = self.prepared.request.hosts if self.prepared else None
+        return plan_neighbours(hosts or ())
+
+
+def prepare_preflight(asked: Asked, environ: Mapping[str, str], *, about_a_run: bool) -> Request:
     """Read configuration and hosts, and plan the launch that the preflight is for.
 
     Args:
@@ -51,14 +70,15 @@ def prepare_preflight(
         HostfileError, PlanError: there is no telling which hosts are meant.
     """
     verdicts: list[Verdict] = []
+    config: ConfigFacts | None = None
     try:
         prepared = prepare_request(asked, environ)
     except ConfigError as wrong:
-        fix = "correct it, then: hpctrain preflight"
-        verdicts += [Verdict("config", FAIL, message, fix) for message in wrong.messages]
+        # Its hosts can be looked at all the same; the check of the configuration says the rest.
+        config = gather_config_facts(asked, asked.np, wrong.messages)
         prepared = prepare_request(replace(asked, config_name=None, overrides=()), environ)
         about_a_run = False
-    verdicts += [Verdict("config", WARN, text, "see docs/run.md") for text in prepared.warnings]
+    verdicts += [Verdict("plan", WARN, text, "see docs/run.md") for text in prepared.warnings]
     plan, facts = None, None
     try:
         facts = gather_facts(prepared, environ)
@@ -68,6 +88,9 @@ def prepare_preflight(
             verdicts += [Verdict("plan", FAIL, message, "see above") for message in wrong.messages]
     hosts = tuple(host.name for host in prepared.request.hosts or ()) or (socket.gethostname(),)
     local = frozenset(host for host in hosts if _is_local(host, facts, prepared))
+    if config is None and (about_a_run or asked.config_name or asked.overrides):
+        np = plan.np if plan else prepared.request.np
+        config = gather_config_facts(asked, np, is_local=local == set(hosts))
     return Request(
         tasks=_plan_tasks(hosts, prepared, plan, facts, environ, about_a_run=about_a_run),
         local=local,
@@ -76,7 +99,15 @@ def prepare_preflight(
         plan=plan,
         prepared=prepared,
         verdicts=tuple(verdicts),
+        facts={"config": config, "tree_launch": _starts_from_host_to_host(hosts, plan)},
     )
+
+
+def _starts_from_host_to_host(hosts: Sequence[str], plan: LaunchPlan | None) -> bool:
+    """Whether hosts start each other: many do, unless the plan has the launcher start them all."""
+    if plan is None or len(hosts) < TREE_LAUNCH_HOSTS:
+        return False
+    return not any("no_tree_spawn" in word for word in plan.command.argv)
 
 
 def _is_local(host: str, facts: Facts | None, prepared: Prepared) -> bool:
@@ -126,11 +157,16 @@ def _ssh_options(plan: LaunchPlan | None) -> tuple[str, ...]:
 def write_ssh_config(request: Request, folder: str) -> Request:
     """Write the plan's ssh configuration into a folder, and use it from there.
 
-    The plan names a path in the run's directory, which does not exist before the run.
+    The plan names a path in the run's directory, which does not exist before the run. Where
+    nothing could be planned, hosts are asked all the same.
     """
-    if request.plan is None or not request.ssh_options:
+    if request.plan is not None and request.ssh_options:
+        text = request.plan.files[request.ssh_options[1]]
+    elif request.prepared is not None and set(request.tasks) - request.local:
+        asked = request.prepared.request
+        text = render_ssh_config(asked.hosts or (), asked.ssh_configs)
+    else:
         return request
-    text = request.plan.files[request.ssh_options[1]]
     path = os.path.join(folder, "ssh_config")
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)

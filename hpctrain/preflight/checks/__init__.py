@@ -7,17 +7,27 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hpctrain.preflight.check import Check, Probe
+from hpctrain.preflight.checks.clock import CLOCK
 from hpctrain.preflight.checks.compiler import check_compiler
+from hpctrain.preflight.checks.config import CONFIG
+from hpctrain.preflight.checks.data import DATA
 from hpctrain.preflight.checks.gpus import check_gpus
 from hpctrain.preflight.checks.horovod import check_horovod
+from hpctrain.preflight.checks.host_to_host import HOST_TO_HOST
+from hpctrain.preflight.checks.imports import IMPORTS, SAME_SCRIPT
 from hpctrain.preflight.checks.mpi import check_mpi, check_mpirun
 from hpctrain.preflight.checks.mpi4py import check_mpi4py
+from hpctrain.preflight.checks.mtu import MTU
 from hpctrain.preflight.checks.nccl_config import check_nccl_config
+from hpctrain.preflight.checks.nccl_library import make_check as make_nccl_check
+from hpctrain.preflight.checks.paths import PATHS, SHARED
 from hpctrain.preflight.checks.python import check_python
 from hpctrain.preflight.checks.reach import REACH
+from hpctrain.preflight.checks.same_software import make_checks as make_same_checks
 from hpctrain.preflight.checks.slots import check_slots
 from hpctrain.preflight.checks.ssh import check_ssh
 from hpctrain.preflight.checks.torch import check_apex, check_torch
+from hpctrain.preflight.checks.way_back import WAY_BACK
 from hpctrain.preflight.fleet import Fleet, on_each_host
 from hpctrain.preflight.machine import (
     MPIRUN_TIMEOUT_S,
@@ -50,7 +60,12 @@ def _of_machine(code: str, check: Callable[[Machine], Verdict]) -> Check:
 
 
 CHECKS: tuple[Check, ...] = (
+    CONFIG,
     REACH,
+    WAY_BACK,
+    HOST_TO_HOST,
+    MTU,
+    CLOCK,
     _of_machine("python", check_python),
     _of_machine("slots", check_slots),
     _of_machine("mpi", check_mpi),
@@ -63,6 +78,13 @@ CHECKS: tuple[Check, ...] = (
     _of_machine("ssh", check_ssh),
     _of_machine("compiler", check_compiler),
     _of_machine("apex", check_apex),
+    make_nccl_check(MACHINE),
+    *make_same_checks(MACHINE),
+    PATHS,
+    SHARED,
+    DATA,
+    IMPORTS,
+    SAME_SCRIPT,
 )
 
 PROBES: Mapping[str, Probe] = {probe.name: probe for check in CHECKS for probe in check.probes}
