@@ -63,6 +63,7 @@ _FIXES = {
     CLIENT: "apt-get install openssh-client",
 }
 _NOT_RUNNING = "on {host}: systemctl start ssh; or give its port: {alias} port=2222 in the hostfile"
+_OTHER_KEY = "its host key is another than known_hosts holds: installed anew, or another machine"
 _CHANGED = "ssh-keygen -R {lookup}, then ssh-keyscan -p {port} {host} >> ~/.ssh/known_hosts"
 _BUSY = "on {host}: raise MaxStartups in sshd_config; is {user}{host} allowed in hosts.allow?"
 _OLD = "update ssh on the older side, or allow it in ssh_config: {hint}"
@@ -73,9 +74,12 @@ _WORDS: tuple[tuple[str, str, str, str], ...] = (
     (r"Could not resolve hostname (\S+): (.+)", NAME, "{1} has no address: {2}", ""),
     (r"Bad configuration option|Bad owner or permissions on (.+)", CLIENT,
      "ssh refuses its configuration", "ssh -G {alias}"),
+    (r"open failed: connect failed: (.+)", PORT,
+     "the jump host cannot reach it: {1}", "on the jump host: nc -vz -w 5 {host} {port}"),
+    (r'REMOTE HOST IDENTIFICATION HAS CHANGED[\s\S]*?(ssh-keygen -f \S+ -R \S+)', HOST_KEY,
+     _OTHER_KEY, "{1}, then ssh-keyscan -p {port} {host} >> ~/.ssh/known_hosts"),
     (r"REMOTE HOST IDENTIFICATION HAS CHANGED", HOST_KEY,
-     "its host key is another than known_hosts holds: a new installation, or another machine",
-     _CHANGED),
+     _OTHER_KEY, _CHANGED),
     (r"UNPROTECTED PRIVATE KEY FILE|bad permissions", LOGIN,
      "others may read the private key, so ssh does not use it", _KEY_FILE),
     (r"No (\S+) host key is known for", HOST_KEY, "its {1} host key is not in known_hosts", ""),
@@ -117,6 +121,7 @@ def parse_ssh_words(words: str, alias: str, target: SshTarget | None = None) -> 
             found = meaning
             for number, group in enumerate(match.groups(), start=1):
                 found = found.replace(f"{{{number}}}", (group or "").strip())
+                fix = fix.replace(f"{{{number}}}", (group or "").strip())
             return broken_at(step, found, alias, target, fix)
     return None
 

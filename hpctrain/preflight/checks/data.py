@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpctrain.errors import HpctrainError
+from hpctrain.errors import ConfigError, HpctrainError
 from hpctrain.preflight.check import Check, Probe
 from hpctrain.preflight.fleet import Fleet, differing, not_asked
 from hpctrain.preflight.show import name_hosts
@@ -34,7 +34,12 @@ def look_at_data(task: NodeTask) -> dict[str, Any]:
     try:
         config = config_from_tables(task.config)
         prepared = open_prepared(config.data)
-        problems = prepared.problems(resolve_model(config.model), config.data.tokenizer)
+        try:
+            size = resolve_model(config.model)
+        except ConfigError:  # which is the configuration's to say
+            problems = []
+        else:
+            problems = prepared.problems(size, config.data.tokenizer)
     except HpctrainError as wrong:
         return {"problems": list(wrong.messages)}
     except OSError as wrong:
