@@ -59,13 +59,15 @@ def scan_and_try(program: PythonProgram, executor: Executor, until_s: float) -> 
     if not mark:
         raise RuntimeError(f"{program.python} could not parse the program: {done.last_words}")
     found = json.loads(rest.partition("\n")[0])
-    wanted = [(name, entry[0]) for name, entry in found["packages"].items()]
+    wanted = [(name, list(taken)) for name, taken in found["packages"].items()]
     broken = try_packages(program, found["path"], wanted, executor, until_s)
     problems = list(found["problems"])
-    for name, detail in broken.items():
-        _, file, line, sure = found["packages"][name]
-        problems.append({"file": file, "line": line, "kind": "package", "name": name,
-                         "sure": sure, "detail": detail, "near": ""})  # fmt: skip
+    for name, wrong in broken.items():
+        for taken, detail in wrong.items():
+            file, line, sure = found["packages"][name][taken]
+            kind = "taken" if taken else "package"
+            problems.append({"file": file, "line": line, "kind": kind, "name": name,
+                             "sure": sure, "detail": detail, "near": ""})  # fmt: skip
     here = os.getcwd()
     return {
         "name": program.name,
@@ -78,12 +80,12 @@ def scan_and_try(program: PythonProgram, executor: Executor, until_s: float) -> 
 def try_packages(
     program: PythonProgram, path: Sequence[str], wanted: Sequence[tuple[str, Sequence[str]]],
     executor: Executor, until_s: float,
-) -> dict[str, str]:  # fmt: skip
-    """Import packages in a process of their own; return module → what went wrong.
+) -> dict[str, dict[str, str]]:  # fmt: skip
+    """Import packages in a process of their own; return module → name → what went wrong.
 
     One that takes the process down costs its own answer: the rest is tried again without it.
     """
-    broken: dict[str, str] = {}
+    broken: dict[str, dict[str, str]] = {}
     rest = list(wanted)
     for _ in range(MAX_CRASHES):
         left_s = until_s - time.monotonic()
@@ -101,15 +103,15 @@ def try_packages(
                 raise RuntimeError(f"{program.python} imports nothing: {done.last_words}")
             continue
         ending = "takes too long" if done.returncode == 124 else _words_of(done.returncode)
-        broken[begun] = f"importing it {ending}"
+        broken[begun] = {"": f"importing it {ending}"}
         rest = [entry for entry in rest if entry[0] != begun]
-    broken.update({name: "was not reached in time" for name, _ in rest})
+    broken.update({name: {"": "was not reached in time"} for name, _ in rest})
     return broken
 
 
-def read_trials(text: str) -> tuple[dict[str, str], str | None]:
-    """Return module → what went wrong ("" for nothing), and the one that never ended. Pure."""
-    ended: dict[str, str] = {}
+def read_trials(text: str) -> tuple[dict[str, dict[str, str]], str | None]:
+    """Return module → name → what went wrong, and the module that never ended. Pure."""
+    ended: dict[str, dict[str, str]] = {}
     begun = None
     for line in text.splitlines():
         if line.startswith(BEGIN):

@@ -123,11 +123,10 @@ def _plan_tasks(
     environ: Mapping[str, str], *, about_a_run: bool,
 ) -> dict[str, NodeTask]:  # fmt: skip
     ranks = {place.host: place.ranks for place in plan.placement} if plan else {}
-    ranks_env: dict[str, str] = {}
-    if plan is not None:
-        names, _ = plan_forwarding(environ, plan.command.env, prepared.config.launch.forward)
-        ranks_env = {name: environ[name] for name in names if name in environ}
-        ranks_env |= {name: value for name, value in plan.command.env.items() if value}
+    planned = plan.command.env if plan else {}
+    names, _ = plan_forwarding(environ, planned, prepared.config.launch.forward)
+    ranks_env = {name: environ[name] for name in names if name in environ}
+    ranks_env |= {name: value for name, value in planned.items() if value}
     addresses = {host: facts.addresses.get(host, ()) if facts else () for host in hosts}
     own = [a.partition("/")[0] for i in facts.launcher.interfaces if not i.is_virtual
            for a in i.addresses] if facts else []  # fmt: skip

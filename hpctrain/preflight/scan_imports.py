@@ -12,7 +12,8 @@ import sys
 
 # Until all is imported: a folder of the program's must not stand in for Python's own library here.
 _OWN_PATH = list(sys.path)
-sys.path[:] = [p for p in _OWN_PATH if p.startswith((sys.prefix, sys.base_prefix))]
+if not __package__:
+    sys.path[:] = [p for p in _OWN_PATH if p.startswith((sys.prefix, sys.base_prefix))]
 
 import ast  # noqa: E402
 import hashlib  # noqa: E402
@@ -22,19 +23,16 @@ import os  # noqa: E402
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 if __package__:
     from hpctrain.preflight import scan_modules as modules
+    from hpctrain.preflight.scan_statements import ALWAYS, CAUGHT, MAYBE, Reader
 else:
     sys.path.insert(0, _FOLDER)
     import scan_modules as modules
+    from scan_statements import ALWAYS, CAUGHT, MAYBE, Reader
 sys.path[:] = _OWN_PATH
 
 MARK = "hpctrain-imports:"
-# How sure it is that an import happens: always, only if some code runs, or failing is caught.
-ALWAYS, MAYBE, CAUGHT = "always", "maybe", "caught"
 MAX_FILES = 2000
 OURS = "hpctrain"  # what asks is there; and its own modules import what they need when they do
-_CATCHING = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
-# Names in a condition that says whether something is there: its branches miss nothing.
-_ASKS_FIRST = {"version_info", "hexversion", "platform", "system", "find_spec"}
 
 
 class Scan:
@@ -43,7 +41,8 @@ class Scan:
     def __init__(self, main=""):
         self.main = main  # the module that runs as the program
         self.problems = []
-        self.packages = {}  # installed module → [names taken from it, file, line, how sure]
+        # Installed module → what is taken from it ('' for itself) → file, line, how sure.
+        self.packages = {}
         self.files = {}  # file of the program → digest
         self._names = {}
         self._waiting = []
@@ -70,7 +69,7 @@ class Scan:
             self.report(path, line, "syntax", path, ALWAYS, getattr(wrong, "msg", str(wrong)))
             return
         is_main = module in ("__main__", self.main)
-        self._waiting.append((_Reader(self, path, is_main, package), tree.body))
+        self._waiting.append((Reader(self, path, is_main, package), tree.body))
 
     def follow(self):
         """Read what waits to be read, and what that imports."""
@@ -97,9 +96,10 @@ class Scan:
             return False
         kind = modules.kind_of(spec)
         if kind == modules.INSTALLED and sure != CAUGHT:
-            entry = self.packages.setdefault(name, [[], path, line, sure])
-            entry[0] += [n for n in names if n not in entry[0] and n != "*"]
-            entry[3] = ALWAYS if sure == ALWAYS else entry[3]
+            taken = self.packages.setdefault(name, {})
+            for each in ("", *(n for n in names if n != "*")):
+                if each not in taken or sure == ALWAYS != taken[each][2]:
+                    taken[each] = [path, line, sure]
         if kind == modules.LOCAL:
             if top in modules.stdlib_names():
                 self.report(spec.origin or top, 0, "shadow", top, MAYBE)
@@ -146,97 +146,6 @@ class Scan:
             )
             self.report(path, line, "name", spec.name + "." + name, sure, near=nearest)
         return False
-
-
-class _Reader:
-    """Walks one file's statements and knows how sure it is that each of them runs."""
-
-    def __init__(self, scan, path, is_main, package):
-        self.scan, self.path, self.is_main, self.package = scan, path, is_main, package
-        self.missing = 0
-
-    def read(self, body, sure):
-        for node in body:
-            self._read_one(node, sure)
-
-    def _read_one(self, node, sure):
-        later = CAUGHT if sure == CAUGHT else MAYBE
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            self._take(node, sure)
-        elif isinstance(node, ast.If):
-            self._read_if(node, sure, later)
-        elif hasattr(node, "handlers"):  # try, and try with except*
-            self._read_try(node, sure)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            self.read(node.body, later)
-        elif isinstance(node, (ast.With, ast.AsyncWith)):
-            suppressed = any(_words(item.context_expr) & _CATCHING for item in node.items)
-            self.read(node.body, CAUGHT if suppressed else sure)
-        elif hasattr(node, "cases"):
-            for case in node.cases:
-                self.read(case.body, later)
-        elif isinstance(node, (ast.Expr, ast.Assign, ast.Return)):
-            self._read_calls(node, later)
-        else:
-            self.read(getattr(node, "body", ()), sure)
-            self.read(getattr(node, "orelse", ()), sure)
-
-    def _read_if(self, node, sure, later):
-        words = _words(node.test)
-        if "TYPE_CHECKING" in words:
-            self.read(node.orelse, sure)
-        elif "__name__" in words:
-            self.read(node.body if self.is_main else node.orelse, sure)
-        else:
-            self.read([*node.body, *node.orelse], CAUGHT if words & _ASKS_FIRST else later)
-
-    def _read_try(self, node, sure):
-        catches = any(h.type is None or _words(h.type) & _CATCHING for h in node.handlers)
-        before = self.missing
-        self.read(node.body, CAUGHT if catches else sure)
-        fails = self.missing > before
-        if fails and catches:  # then a handler runs, and must not fail itself
-            for handler in node.handlers:
-                self.read(handler.body, sure)
-        self.read(node.orelse, CAUGHT if fails else sure)
-        self.read(node.finalbody, sure)
-
-    def _read_calls(self, node, later):
-        """Find import_module("x") and __import__("x") with the name written out."""
-        for call in ast.walk(node):
-            named = isinstance(call, ast.Call) and len(call.args) == 1 and not call.keywords
-            if named and _last_word(call.func) in ("import_module", "__import__"):
-                value = getattr(call.args[0], "value", None)
-                if isinstance(value, str) and value and not value.startswith("."):
-                    self._count(self.scan.take_module(value, self.path, call.lineno, later))
-
-    def _take(self, node, sure):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                self._count(self.scan.take_module(alias.name, self.path, node.lineno, sure))
-            return
-        names, module = [alias.name for alias in node.names], node.module or ""
-        if node.level:
-            above = self.package.split(".")
-            if not self.package or node.level > len(above):
-                written = "." * node.level + module
-                self.scan.report(self.path, node.lineno, "relative", written, sure)
-                return
-            base = ".".join(above[: len(above) - node.level + 1])
-            module = base + "." + module if module else base
-        self._count(self.scan.take_module(module, self.path, node.lineno, sure, names))
-
-    def _count(self, found):
-        self.missing += not found
-
-
-def _words(node):
-    found = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-    return found | {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
-
-
-def _last_word(node):
-    return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def set_search_path(request):

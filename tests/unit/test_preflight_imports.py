@@ -1,5 +1,6 @@
 """Preflight: what a program imports, by files as values and the real Python that parses them."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -164,6 +165,18 @@ def test_functions_of_the_users_own_are_looked_for(tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["scan_imports", "scan_modules", "scan_statements", "try_imports"])
+def test_what_runs_under_a_programs_own_python_is_for_old_ones_too(name):
+    path = Path(scan_imports.__file__).with_name(f"{name}.py")
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
+    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    froms = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    ours = {"scan_modules", "scan_statements"}
+    assert names | froms <= {
+        *sys.stdlib_module_names, *ours, "hpctrain.preflight", "hpctrain.preflight.scan_statements",
+    }  # fmt: skip
+
+
 # -- which program --------------------------------------------------------------------------------
 
 
@@ -227,39 +240,44 @@ def packages(tmp_path):
 def test_one_package_that_crashes_costs_its_own_answer(packages):
     program = PythonProgram(sys.executable, (), {}, "x")
     path = [str(packages), *sys.path]
-    wanted = [("crashing", []), ("good", ["value", "novalue"]), ("broken", []), ("leaving", []),
+    wanted = [("crashing", []), ("good", ["", "value", "valu"]), ("broken", []), ("leaving", []),
               ("noisy", ["value"]), ("no_such", [])]  # fmt: skip
     broken = try_packages(program, path, wanted, LocalExecutor(), time.monotonic() + 60)
     assert broken == {
-        "crashing": "importing it ends the process by signal 9",
-        "good": "no 'novalue' in it",
-        "broken": "OSError: libcuda.so.1: cannot open",
-        "leaving": "SystemExit: 3",
-        "no_such": "ModuleNotFoundError: No module named 'no_such'",
+        "crashing": {"": "importing it ends the process by signal 9"},
+        "good": {"valu": "cannot import name 'valu' from 'good'. Did you mean 'value'?"},
+        "broken": {"": "OSError: libcuda.so.1: cannot open"},
+        "leaving": {"": "SystemExit: 3"},
+        "no_such": {"": "ModuleNotFoundError: No module named 'no_such'"},
     }
 
 
 def test_what_time_does_not_reach_is_no_pass():
     program = PythonProgram(sys.executable, (), {}, "x")
     broken = try_packages(program, [], [("json", [])], LocalExecutor(), time.monotonic() - 1)
-    assert broken == {"json": "was not reached in time"}
+    assert broken == {"json": {"": "was not reached in time"}}
 
 
 def test_trials_are_read_between_other_words():
-    text = f'noise\n{try_imports.BEGIN}a\nhello\n{try_imports.END}["a", ""]\n{try_imports.BEGIN}b'
-    assert read_trials(text) == ({"a": ""}, "b")
+    text = f'noise\n{try_imports.BEGIN}a\nhello\n{try_imports.END}["a", {{}}]\n{try_imports.BEGIN}b'
+    assert read_trials(text) == ({"a": {}}, "b")
 
 
 def test_a_programs_own_packages_are_really_imported(tmp_path, packages, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(packages))
     monkeypatch.chdir(tmp_path)
-    write(tmp_path, train="import good\nimport own\n", own="import broken\nfrom good import value")
+    write(
+        tmp_path,
+        train="import good\nimport own\nfrom good import val\n",
+        own="import broken\nfrom good import value",
+    )
     program = PythonProgram(sys.executable, (), {"script": "train.py"}, "train.py")
     value = scan_and_try(program, LocalExecutor(), time.monotonic() + 60)
     assert value["packages"] == ["broken", "good"]
     assert sorted(value["files"]) == ["own.py", "train.py"]
     assert [describe(p) for p in value["problems"]] == [
-        "own.py:1: import broken: OSError: libcuda.so.1: cannot open"
+        "train.py:3: cannot import name 'val' from 'good'. Did you mean 'value'?",
+        "own.py:1: import broken: OSError: libcuda.so.1: cannot open",
     ]
 
 

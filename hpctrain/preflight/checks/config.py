@@ -24,7 +24,8 @@ def judge_config(fleet: Fleet) -> Iterator[Verdict]:
         yield Verdict(CODE, WARN, line, "leave it out, or change what overrules it")
     if not facts.errors and not facts.ignored:
         count = f"{facts.given} setting{'' if facts.given == 1 else 's'} given"
-        yield Verdict(CODE, PASS, f"{count}, each understood and with an effect")
+        found = f"{count}, each understood and with an effect" if facts.given else "all by default"
+        yield Verdict(CODE, PASS, found)
 
 
 CONFIG = Check(CODE, judge_config)

@@ -64,6 +64,7 @@ def describe(problem: Mapping[str, Any]) -> str:
         "name": f"cannot import name '{last}' from '{module}'.{near}",
         "relative": f"'{name}' is relative, and the file belongs to no package",
         "package": f"import {name}: {detail}",
+        "taken": detail,
         "shadow": f"stands in for Python's own module '{name}'",
     }[problem["kind"]]
     maybe = problem["sure"] == "maybe" and problem["kind"] != "shadow"
@@ -81,6 +82,7 @@ def _fix(problem: Mapping[str, Any]) -> str:
         "file": "bring it there: hpctrain run --sync",
         "module": "correct the name, add its folder to PYTHONPATH, or: hpctrain run --sync",
         "package": f"python -c 'import {problem['name']}' there; then reinstall {top}",
+        "taken": f"correct the line, or install the version of {top} that has it",
         "relative": "run it by python -m PACKAGE.MODULE, or import by the whole name",
         "shadow": "give the file another name",
     }.get(problem["kind"], "correct the line")
