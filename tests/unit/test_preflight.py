@@ -1,6 +1,7 @@
 """Preflight: each check on machines as values, and the command's output and exit code."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from preflight_values import GOOD, OPEN_MPI, PACKAGES, TRIAL, TWO_GPUS, with_pac
 from hpctrain.cli.preflight import command
 from hpctrain.executor import RecordingExecutor
 from hpctrain.launch.find_mpi import Considered
+from hpctrain.launch.prepare import Asked
 from hpctrain.preflight import machine as machine_module
 from hpctrain.preflight import run as run_module
 from hpctrain.preflight.checks import CHECKS, PROBES
@@ -27,6 +29,7 @@ from hpctrain.preflight.contact import Contact
 from hpctrain.preflight.fleet import Answer, Fleet
 from hpctrain.preflight.gather import Gathered
 from hpctrain.preflight.machine import machine_as_json
+from hpctrain.preflight.request import prepare_preflight, write_ssh_config
 from hpctrain.preflight.run import choose_checks
 from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
@@ -304,6 +307,45 @@ def preflight(monkeypatch, machine, *arguments):
 
     monkeypatch.setattr(run_module, "ask_hosts", ask_hosts)
     return CliRunner().invoke(command, arguments, standalone_mode=False)
+
+
+def test_a_silent_host_fails_whatever_is_asked(monkeypatch):
+    def ask_hosts(tasks, *_, **__):
+        return Gathered({}, dict.fromkeys(tasks, "no answer"), {host: Contact() for host in tasks})
+
+    monkeypatch.setattr(run_module, "ask_hosts", ask_hosts)
+    result = CliRunner().invoke(command, ["--only", "torch"], standalone_mode=False)
+    assert result.return_value == 1
+    assert "FAIL  reach  no answer" in result.output
+
+
+def request(tmp_path, hosts, *, np=None):
+    (tmp_path / "hostfile").write_text("".join(f"{host} slots=2\n" for host in hosts))
+    asked = Asked(hosts_file=tmp_path / "hostfile", np=np, program=("true",))
+    return prepare_preflight(asked, dict(os.environ), about_a_run=True)
+
+
+def test_what_is_asked_of_hosts_and_from_where(tmp_path, monkeypatch):
+    monkeypatch.setattr("hpctrain.launch.prepare.resolve_addresses", lambda hosts: {})
+    one = request(tmp_path, ["198.51.100.1"])
+    assert (one.machines, one.local, one.head_address[:4] != "127.") == (2, frozenset(), True)
+    assert one.neighbours == {"198.51.100.1": []}
+    assert one.facts["tree_launch"] is False
+    assert one.facts["config"].errors == ()
+    many = request(tmp_path, [f"198.51.100.{n}" for n in range(1, 70)])
+    assert many.plan is not None
+    assert many.facts["tree_launch"] is False  # the plan has the launcher start them all
+    here = request(tmp_path, ["localhost"])
+    assert (here.machines, here.head_address) == (1, "")
+
+
+def test_hosts_are_asked_with_their_ssh_configuration_also_without_a_plan(tmp_path):
+    asked = request(tmp_path, ["ada@198.51.100.1"], np=100)
+    assert asked.plan is None
+    assert [(v.code, v.status) for v in asked.verdicts] == [("plan", FAIL)]
+    written = write_ssh_config(asked, str(tmp_path))
+    assert "User ada" in (tmp_path / "ssh_config").read_text()
+    assert written.ssh_options == ("-F", str(tmp_path / "ssh_config"))
 
 
 def test_a_line_for_each_check_and_exit_code_0(monkeypatch):

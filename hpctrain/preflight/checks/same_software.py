@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import hpctrain
 from hpctrain.preflight.check import Check, Probe
 from hpctrain.preflight.fleet import Fleet, differing, not_asked
 from hpctrain.preflight.show import name_hosts
@@ -23,6 +24,7 @@ class Item(NamedTuple):
         fix: what makes hosts alike.
         status: WARN where ranks on different hosts may differ in it.
         absent: what it is called where no host has any.
+        here: what the launching machine has, where hosts must have just that.
     """
 
     code: str
@@ -30,6 +32,7 @@ class Item(NamedTuple):
     fix: str
     status: str = FAIL
     absent: str = "on no host"
+    here: str = ""
 
 
 def judge_item(item: Item, probe: str, fleet: Fleet) -> Iterator[Verdict]:
@@ -44,11 +47,14 @@ def judge_item(item: Item, probe: str, fleet: Fleet) -> Iterator[Verdict]:
     if not groups:
         return
     usual, *others = groups
+    if item.here:
+        usual, others = item.here, [value for value in groups if value != item.here]
     if not others:
         status = PASS if usual != NOTHING else SKIP
         yield Verdict(item.code, status, usual or item.absent, hosts=tuple(groups[usual]))
     for value in others:
-        expected = f"{usual or 'none'} as on {name_hosts(groups[usual], len(fleet.hosts))}"
+        whose = "here" if item.here else f"on {name_hosts(groups[usual], len(fleet.hosts))}"
+        expected = f"{usual or 'none'} as {whose}"
         status = WARN if _differs_little(item, value, usual) else item.status
         hosts = tuple(groups[value])
         yield Verdict(item.code, status, value or "none", item.fix, expected, hosts)
@@ -100,7 +106,8 @@ _ITEMS: tuple[tuple[str, Item], ...] = (
     ("machine", Item("same-python", lambda m: ".".join(map(str, m["python_version"])),
                      "install the same python3 there")),
     ("software", Item("same-hpctrain", lambda s: s["hpctrain"],
-                      "pip install --upgrade hpctrain==VERSION there")),
+                      f"pip install hpctrain=={hpctrain.__version__} there",
+                      here=hpctrain.__version__)),
     ("machine", Item("same-torch", _package("torch"), "pip install torch==VERSION there")),
     ("machine", Item("same-horovod", _horovod, "hpctrain install-horovod there")),
     ("machine", Item("same-mpi", _mpi, "install the same MPI there, or name one: launch.mpirun")),
