@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import os
+import select
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -237,6 +242,81 @@ def run_on_all(
     finally:
         pool.shutdown()
         _stopped.difference_update(threads)
+
+
+class Forked(NamedTuple):
+    """What work in a process of its own left: its value, or why there is none."""
+
+    value: Any = None
+    error: str = ""
+
+
+def run_forked(works: Mapping[str, tuple[Callable[[], object], float]]) -> dict[str, Forked]:
+    """Run pieces of work at once, each in a fork of this process and for its own time at most.
+
+    One that hangs (on a dead file system, in a driver) or crashes costs its own answer alone.
+    Only for a process without threads.
+
+    Args:
+        works: name → the work, which returns something that JSON can hold, and its limit (s).
+    """
+    started_s = time.monotonic()
+    running = {name: _fork(work) for name, (work, _) in works.items()}
+    answers: dict[str, Forked] = {}
+    for name, (pid, reader) in running.items():
+        limit_s = works[name][1]
+        text = _read_until(reader, started_s + limit_s)
+        os.close(reader)
+        if text is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+            answers[name] = Forked(error=f"no answer within {limit_s:g} s")
+            with suppress(ChildProcessError):  # in an uninterruptible call it will not end yet
+                os.waitpid(pid, os.WNOHANG)
+            continue
+        _, status = os.waitpid(pid, 0)
+        answers[name] = _read_forked(text, os.waitstatus_to_exitcode(status))
+    return answers
+
+
+def _fork(work: Callable[[], object]) -> tuple[int, int]:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return pid, reader
+    try:
+        os.setpgid(0, 0)
+        os.close(reader)
+        try:
+            answer = {"value": work()}
+        except Exception as problem:  # whatever it is, it is the answer
+            first = (str(problem).strip().splitlines() or [""])[0]
+            answer = {"error": f"{type(problem).__name__}: {first}"}
+        with os.fdopen(writer, "w", encoding="utf-8") as pipe:
+            json.dump(answer, pipe)
+    finally:
+        os._exit(0)
+
+
+def _read_until(reader: int, deadline_s: float) -> str | None:
+    """Return all that a pipe gives until it is closed, None where that takes too long."""
+    parts = []
+    while select.select([reader], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+        part = os.read(reader, 1 << 16)
+        if not part:
+            return b"".join(parts).decode("utf-8", "replace")
+        parts.append(part)
+    return None
+
+
+def _read_forked(text: str, code: int) -> Forked:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        ended = f"signal {-code}" if code < 0 else "no word"
+        return Forked(error=f"ended with {ended}")
+    return Forked(answer.get("value"), answer.get("error", ""))
 
 
 def with_path(environ: Mapping[str, str], folders: Iterable[str]) -> str:

@@ -1,48 +1,122 @@
-"""``hpctrain preflight``: ask the machine, judge, print."""
+"""``hpctrain preflight``: ask the hosts, judge, print."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from dataclasses import asdict
+from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
-_COLORS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", "SKIP": None}
+from hpctrain.cli.launch_options import (
+    complete_file,
+    config_option,
+    host_options,
+    np_option,
+    oversubscribe_option,
+    set_option,
+)
+
+
+def complete_codes(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the checks' codes."""
+    from hpctrain.preflight.checks import CHECKS
+
+    return [CompletionItem(c.code) for c in CHECKS if c.code.startswith(incomplete)]
 
 
 @click.command(
+    context_settings={"allow_interspersed_args": False},
     epilog="""\b
 Examples:
-  hpctrain preflight
+  hpctrain preflight                                        what is installed on this machine
+  hpctrain preflight --hosts hostfile --config my.toml      all hosts, for this training
+  hpctrain preflight --hosts hostfile -- python train.py    and for a program of your own
+  hpctrain preflight --hosts hostfile --level full          with GPUs, network and disks at work
   hpctrain preflight --json | jq '.[] | select(.status == "FAIL")'
 
 \b
-Exit codes: 0 nothing failed; 1 a check failed.
-"""
+Exit codes: 0 nothing failed; 1 a check failed; 2 usage.
+""",
+)
+@np_option
+@host_options
+@config_option
+@set_option
+@oversubscribe_option
+@click.option(
+    "--level",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="full: also load GPUs, memory, network and disks, and rehearse the training.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="CODE",
+    shell_complete=complete_codes,
+    help="Only this check. Repeatable.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write hosts-passed and hosts-failed there; run --exclude-file takes the latter.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def command(as_json: bool) -> int:
-    """Check what is installed on this machine: which MPI, which Horovod, and what to fix."""
-    from hpctrain.executor import LocalExecutor
-    from hpctrain.preflight.checks import CHECKS
-    from hpctrain.preflight.machine import probe_machine
+@click.argument(
+    "program",
+    metavar="[COMMAND]...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=complete_file,
+)
+def command(
+    np: int | None,
+    hosts: Path | None,
+    host_list: str | None,
+    cluster: str | None,
+    config_name: str | None,
+    overrides: tuple[str, ...],
+    oversubscribe: bool,
+    level: str,
+    only: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+    program: tuple[str, ...],
+) -> int:
+    """Find what would stop a run, on every host at once, before it is started.
+
+    Without --hosts, --cluster or -H it looks at this machine. With --config, --set or COMMAND it
+    also looks at what that training needs.
+    """
+    from hpctrain.launch.prepare import Asked
+    from hpctrain.preflight.request import prepare_preflight
+    from hpctrain.preflight.run import choose_checks, run_checks, split_hosts
+    from hpctrain.preflight.show import asking, print_verdicts, render_json, write_hosts
     from hpctrain.preflight.verdict import FAIL
 
-    if sys.stderr.isatty():
-        from rich.console import Console
-
-        with Console(stderr=True).status("asking this machine (importing torch takes a moment)"):
-            machine = probe_machine(os.environ, LocalExecutor())
-    else:
-        machine = probe_machine(os.environ, LocalExecutor())
-    verdicts = [check(machine) for check in CHECKS]
+    asked = Asked(
+        program=program,
+        np=np,
+        hosts_file=hosts,
+        host_list=host_list,
+        cluster=cluster,
+        config_name=config_name,
+        overrides=overrides,
+        oversubscribe=oversubscribe,
+    )
+    about_a_run = bool(program or config_name or overrides)
+    request = prepare_preflight(asked, os.environ, about_a_run=about_a_run)
+    checks = choose_checks(level, only, hosts=request.machines)
+    with asking(len(request.tasks)) as on_answer:
+        fleet, verdicts = run_checks(request, checks, on_answer)
     if as_json:
-        click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
+        click.echo(render_json(verdicts))
     else:
-        for verdict in verdicts:
-            mark = click.style(f"{verdict.status}", fg=_COLORS[verdict.status], bold=True)
-            fix = f" → {verdict.fix}" if verdict.fix and verdict.status != "PASS" else ""
-            click.echo(f"{mark}  {verdict.code:12} {verdict.found}{fix}")
+        print_verdicts(verdicts, hosts=len(fleet.hosts))
+    if out is not None:
+        write_hosts(out, *split_hosts(fleet, verdicts))
     return 1 if any(verdict.status == FAIL for verdict in verdicts) else 0

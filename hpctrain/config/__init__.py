@@ -6,6 +6,7 @@ from hpctrain.config.load import (
     choices_of,
     config_from_tables,
     dump_toml,
+    inspect_config,
     load_config,
     parse_config,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "choices_of",
     "config_from_tables",
     "dump_toml",
+    "inspect_config",
     "load_config",
     "parse_config",
 ]

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from hpctrain.config.schema import Config
 from hpctrain.errors import ConfigError, did_you_mean, raise_all
@@ -50,6 +50,33 @@ def parse_config(text: str, source: str = "configuration", overrides: Sequence[s
     """
     if not text and not overrides:
         return Config()
+    inspected = inspect_config(text, source, overrides)
+    raise_all(ConfigError, inspected.errors)
+    return inspected.config
+
+
+class Inspected(NamedTuple):
+    """A configuration with what is wrong in it.
+
+    Args:
+        config: with defaults in place of what is wrong.
+        errors: a message for each unknown key and each value that is not allowed.
+        given: the settings that were given, as ``section.key``.
+    """
+
+    config: Config
+    errors: tuple[str, ...]
+    given: tuple[str, ...]
+
+
+def inspect_config(
+    text: str, source: str = "configuration", overrides: Sequence[str] = ()
+) -> Inspected:
+    """Return what TOML `text` and `overrides` describe, as far as it can be understood.
+
+    Raises:
+        ConfigError: the text is not TOML at all.
+    """
     try:
         table = _load_toml(text)
     except ValueError as problem:
@@ -65,8 +92,8 @@ def parse_config(text: str, source: str = "configuration", overrides: Sequence[s
         return origins.get(key) or (not known and next(inside, None)) or f"{source}: {key}"
 
     config = _convert_table(Config, table, "", where, errors)
-    raise_all(ConfigError, errors)
-    return config
+    given = [f"{s}.{key}" for s, item in table.items() if isinstance(item, Mapping) for key in item]
+    return Inspected(config, tuple(errors), tuple(given))
 
 
 def dump_toml(config: Config) -> str:

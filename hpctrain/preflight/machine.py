@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +97,30 @@ def _probe_packages(executor: Executor) -> dict[str, dict[str, Any]]:
     except (ValueError, IndexError):
         return {"python": {"error": done.last_words}}
     return answer if isinstance(answer, dict) else {}
+
+
+def machine_as_json(machine: Machine) -> dict[str, Any]:
+    """Return what was seen as JSON-ready values, for the way to the launcher."""
+    # asdict leaves named tuples as tuples, whose names would be lost, and copies no mapping proxy.
+    value = asdict(replace(machine, mpirun_trial=None))
+    if machine.mpirun_trial is not None:
+        value["mpirun_trial"] = machine.mpirun_trial._asdict()
+        value["mpirun_trial"]["command"] = list(machine.mpirun_trial.command.argv)
+    return value
+
+
+def machine_from_json(value: Mapping[str, Any]) -> Machine:
+    """Return the machine that :func:`machine_as_json` wrote.
+
+    Raises:
+        ValueError: it is none.
+    """
+    import msgspec
+
+    trial = value["mpirun_trial"]
+    if trial is not None:
+        trial = Completed(
+            Command(tuple(trial["command"])), trial["returncode"], trial["stdout"], trial["stderr"]
+        )
+    plain = msgspec.convert({**value, "mpirun_trial": None}, Machine)
+    return replace(plain, mpirun_trial=trial)

@@ -1,8 +1,9 @@
-"""What a check says: PASS, WARN, FAIL or SKIP, what it found, and the fix as a command."""
+"""What a check says: PASS, WARN, FAIL or SKIP, what was expected and found, and the fix."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 PASS = "PASS"
 WARN = "WARN"
@@ -16,12 +17,29 @@ class Verdict:
 
     Args:
         code: stable name of the check, for scripts.
-        status: PASS, WARN (works, but …), FAIL (ranks would not run) or SKIP (not looked at).
+        status: PASS, WARN (works, but …), FAIL (the run would fail) or SKIP (not looked at).
         found: what is there, and why it counts as this.
-        fix: what to do; empty where nothing is to be done.
+        fix: what to do, as a command where there is one; empty where nothing is to be done.
+        expected: what should be there, where that is not plain from `found`.
+        hosts: which hosts it is about; empty where it is about none in particular.
     """
 
     code: str
     status: str
     found: str
     fix: str = ""
+    expected: str = ""
+    hosts: tuple[str, ...] = ()
+
+
+def merge(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Make one line of what hosts have in common; the order is that of the first of each.
+
+    >>> merge([Verdict("a", PASS, "x", hosts=("n1",)), Verdict("a", PASS, "x", hosts=("n2",))])
+    [Verdict(code='a', status='PASS', found='x', fix='', expected='', hosts=('n1', 'n2'))]
+    """
+    merged: dict[Verdict, tuple[str, ...]] = {}
+    for verdict in verdicts:
+        key = replace(verdict, hosts=())
+        merged[key] = (*merged.get(key, ()), *verdict.hosts)
+    return [replace(verdict, hosts=hosts) for verdict, hosts in merged.items()]

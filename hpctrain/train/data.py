@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpctrain.config.schema import DEFAULT_BATCH_SIZE_PER_RANK, TrainConfig
-from hpctrain.errors import ConfigError
 from hpctrain.train.mixture import Mixture
 
 # Samples whose order is computed at once: a call for a few costs as much as one for hundreds.
@@ -24,23 +22,6 @@ ORDER_BLOCK = 4096
 # Tokens that are read at once: handing a batch from thread to thread costs more than reading a
 # small one. 2 MiB as int64; a larger step is read by itself.
 CHUNK_TOKENS = 256 * 1024
-
-
-def resolve_global_batch_size(train: TrainConfig, size: int) -> int:
-    """Return the sequences of one optimizer step over all `size` ranks.
-
-    Raises:
-        ConfigError: there are fewer sequences than ranks.
-    """
-    if train.global_batch_size is None:
-        return size * (train.batch_size_per_rank or DEFAULT_BATCH_SIZE_PER_RANK)
-    if train.global_batch_size < size:
-        raise ConfigError(
-            f"train.global_batch_size: fewer sequences than ranks, got {train.global_batch_size} "
-            f"for {size} ranks; expected at least {size}. Start fewer ranks (--np "
-            f"{train.global_batch_size}) or give a larger batch."
-        )
-    return train.global_batch_size
 
 
 def share(total: int, part: int, parts: int) -> range:

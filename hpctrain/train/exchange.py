@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from hpctrain.config import Config
-from hpctrain.config.schema import CommConfig, OptimConfig
-from hpctrain.errors import ConfigError
 from hpctrain.train.buckets import Bucket, Piece, cut_pieces, lay_out_model
+from hpctrain.train.choices import resolve_exchange
 from hpctrain.train.communicator import Communicator
 
 # Formats that gradients travel in, by comm.compression.
@@ -181,22 +180,6 @@ class BucketExchange(Exchange):
             bucket.gradients[slice(*self._own_part(bucket))].copy_(total)
         elif self._wire_dtype:
             bucket.gradients.copy_(total)
-
-
-def resolve_exchange(comm: CommConfig, optim: OptimConfig) -> str:
-    """Return which exchange is meant: ``buckets`` or ``native``.
-
-    Raises:
-        ConfigError: the optimizer is to be sharded, which only our buckets can.
-    """
-    if comm.exchange == "native" and optim.sharded:
-        raise ConfigError(
-            "optim.sharded: needs our own buckets, got comm.exchange = 'native'; expected "
-            "'buckets' or 'auto'. Set one or the other."
-        )
-    if comm.exchange == "auto":
-        return "native" if comm.backend == "ddp" and not optim.sharded else "buckets"
-    return comm.exchange if comm.backend != "none" else "buckets"
 
 
 def open_exchange(

@@ -8,8 +8,8 @@ import torch
 
 from hpctrain.config import Config
 from hpctrain.config.schema import OptimConfig, TrainConfig
+from hpctrain.train.choices import ignored_settings
 from hpctrain.train.communicator import Communicator
-from hpctrain.train.own_model import ignored_settings
 from hpctrain.train.setup import Setup
 
 Line = tuple[str, str]

@@ -9,13 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from hpctrain.config import Config
-from hpctrain.config.schema import ModelConfig
 from hpctrain.errors import ConfigError
 from hpctrain.train.presets import ModelSize
-
-# What the factory does not get, and what our own transformer alone can do.
-_NOT_FOR_FACTORIES = ("d_model", "num_layers", "num_heads", "position")
 
 
 def build_own_model(where: str, size: ModelSize, seed: int) -> nn.Module:
@@ -82,18 +77,3 @@ def load_function(setting: str, where: str) -> Any:
         f"{setting}: {problem}, got {where!r}; expected 'module:function'. The module is looked "
         "for in the folder that hpctrain runs in, and on PYTHONPATH."
     )
-
-
-def ignored_settings(config: Config) -> list[str]:
-    """Return the settings that a model of the user's own leaves without effect."""
-    if config.model.factory is None:
-        return []
-    default = ModelConfig()
-    ignored = [
-        f"model.{name}"
-        for name in _NOT_FOR_FACTORIES
-        if getattr(config.model, name) != getattr(default, name)
-    ]
-    if config.train.activation_checkpointing:
-        ignored.append("train.activation_checkpointing")
-    return ignored

@@ -12,14 +12,17 @@ import torch
 from torch import nn
 
 from hpctrain.config import Config
-from hpctrain.config.schema import TrainConfig
-from hpctrain.errors import ConfigError, DataError, HpctrainError, PlanError, raise_all
+from hpctrain.errors import DataError, HpctrainError, PlanError, raise_all
 from hpctrain.train.agreement import raise_together
 from hpctrain.train.apex_parts import load_fused_adam
+from hpctrain.train.choices import (
+    check_recomputing,
+    resolve_exchange,
+    resolve_global_batch_size,
+)
 from hpctrain.train.communicator import Communicator
-from hpctrain.train.data import TrainingBatches, ValidationBatches, resolve_global_batch_size, share
+from hpctrain.train.data import TrainingBatches, ValidationBatches, share
 from hpctrain.train.device import choose_device
-from hpctrain.train.exchange import resolve_exchange
 from hpctrain.train.model import build_model, compile_model
 from hpctrain.train.optimizer import steps_of
 from hpctrain.train.own_data import OwnData
@@ -83,7 +86,7 @@ def _set_up(config: Config, comm: Communicator) -> Setup:
         lambda: choose_device(train.device, comm.local_rank, comm.local_size),
         lambda: _open_data(config),
         lambda: resolve_exchange(config.comm, config.optim),
-        lambda: _check_recomputing(train),
+        lambda: check_recomputing(train),
     )
     precision, *_ = _try_all(
         lambda: Precision(train.precision, device),
@@ -110,14 +113,6 @@ def _set_up(config: Config, comm: Communicator) -> Setup:
         model=_make_model(config, size, device, precision),
         micro_steps=min(len(share(global_batch, comm.rank, comm.size)), train.grad_accum_steps),
     )  # fmt: skip
-
-
-def _check_recomputing(train: TrainConfig) -> None:
-    if train.activation_checkpointing and train.precision == "apex-O2":
-        raise ConfigError(
-            "train.activation_checkpointing: blocks are computed again with weights that apex-O2 "
-            "has put back by then, got both; expected one of them. Set train.precision=bf16."
-        )
 
 
 def _open_data(config: Config) -> PreparedData | OwnData:

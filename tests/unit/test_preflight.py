@@ -1,18 +1,20 @@
 """Preflight: each check on machines as values, and the command's output and exit code."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from preflight_values import GOOD, OPEN_MPI, PACKAGES, TRIAL, TWO_GPUS, with_package
 
 from hpctrain.cli.preflight import command
-from hpctrain.executor import Command, Completed, RecordingExecutor
-from hpctrain.facts import HostFacts
-from hpctrain.horovod_stamp import HorovodStamp
-from hpctrain.launch.find_mpi import Considered, MpiInstall
+from hpctrain.executor import RecordingExecutor
+from hpctrain.launch.find_mpi import Considered
+from hpctrain.launch.prepare import Asked
 from hpctrain.preflight import machine as machine_module
-from hpctrain.preflight.checks import CHECKS
+from hpctrain.preflight import run as run_module
+from hpctrain.preflight.checks import CHECKS, PROBES
 from hpctrain.preflight.checks.compiler import check_compiler
 from hpctrain.preflight.checks.gpus import check_gpus
 from hpctrain.preflight.checks.horovod import check_horovod
@@ -23,47 +25,72 @@ from hpctrain.preflight.checks.python import check_python
 from hpctrain.preflight.checks.slots import check_slots
 from hpctrain.preflight.checks.ssh import check_ssh
 from hpctrain.preflight.checks.torch import check_apex, check_torch
-from hpctrain.preflight.machine import Machine
+from hpctrain.preflight.contact import Contact
+from hpctrain.preflight.fleet import Answer, Fleet
+from hpctrain.preflight.gather import Gathered
+from hpctrain.preflight.machine import machine_as_json
+from hpctrain.preflight.request import prepare_preflight, write_ssh_config
+from hpctrain.preflight.run import choose_checks
+from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 
-OPEN_MPI = MpiInstall("/mpi/bin/mpirun", "/mpi/bin/mpicxx", "openmpi5", "5.0.11", "PATH", "first")
-TRIAL = Completed(Command(("mpirun",)), 0, "", "")
-PACKAGES = {
-    "torch": {"version": "2.13.0", "cuda": None, "cuda_devices": 0},
-    "horovod": {"version": "0.28.1", "operations": ["MPI"]},
-    "mpi4py": {"version": "4.1.0", "library": "Open MPI v5.0.11, package: Open MPI, ident: 5.0.11"},
-    "apex": {"error": "No module named 'apex'"},
-}
-GOOD = Machine(
-    facts=HostFacts("laptop", cores=4),
-    python="/venv/bin/python",
-    python_version=(3, 11, 7),
-    programs={name: f"/usr/bin/{name}" for name in ("g++", "make", "ssh", "git")},
-    has_python_header=True,
-    mpi=OPEN_MPI,
-    mpi_problem="",
-    mpirun_trial=TRIAL,
-    packages=PACKAGES,
-    stamp=HorovodStamp("0.28.1", "2.13.0", "cp311", "openmpi5", "5.0.11", None, None, "key"),
-    nccl_config_files=(),
-)
-TWO_GPUS = HostFacts("node", cores=8, gpus=("NVIDIA H200", "NVIDIA H200"))
+HERE = "laptop"
+OF_MACHINE = [check for check in CHECKS if [p.name for p in check.probes] == ["machine"]
+              and not check.needs_hosts]  # fmt: skip
 
 
-def with_package(name, **answer):
-    return replace(GOOD, packages={**PACKAGES, name: answer})
+def fleet_of(machine):
+    """One host that answered nothing but what machine it is."""
+    answers = {"machine": {HERE: Answer(machine_as_json(machine))}}
+    return Fleet(tasks={HERE: NodeTask(host=HERE)}, answers=answers, local=frozenset([HERE]))
+
+
+def judge(check, machine):
+    """Return the one verdict of a check of a machine, without the host's name."""
+    (verdict,) = check.judge(fleet_of(machine))
+    assert verdict.hosts == (HERE,)
+    return replace(verdict, hosts=())
 
 
 def test_codes_are_stable():
-    codes = [check(GOOD).code for check in CHECKS]
-    assert codes == [
+    assert [check.code for check in OF_MACHINE] == [
         "python", "slots", "mpi", "mpirun", "torch", "horovod", "mpi4py", "gpus", "nccl-config",
         "ssh", "compiler", "apex",
     ]  # fmt: skip
+    others = {check.code for check in CHECKS if check not in OF_MACHINE}
+    assert others >= {
+        "config", "reach", "way-back", "host-to-host", "mtu", "clock", "nccl-library",
+        "same-python", "same-hpctrain", "same-torch", "same-horovod", "same-mpi", "same-nccl",
+        "same-cuda", "same-driver", "same-kernel", "same-commit", "paths", "shared-folder", "data",
+        "imports", "same-script",
+    }  # fmt: skip
+    codes = [check.code for check in CHECKS]
+    assert len(codes) == len(set(codes))
+
+
+def test_probes_of_one_name_are_one_probe():
+    for check in CHECKS:
+        assert all(PROBES[probe.name] == probe for probe in check.probes)
+
+
+def test_a_probe_that_failed_is_no_pass_whatever_the_check():
+    failed = {name: {HERE: Answer(error="no answer within 20 s")} for name in PROBES}
+    fleet = Fleet(tasks={HERE: NodeTask(host=HERE)}, answers=failed)
+    for check in CHECKS:
+        verdicts = list(check.judge(fleet))
+        if check.probes:
+            assert FAIL in {verdict.status for verdict in verdicts}, check.code
+            assert PASS not in {verdict.status for verdict in verdicts}, check.code
+
+
+def test_checks_that_need_hosts_are_left_out_on_one_machine():
+    assert not [check.code for check in choose_checks("quick") if check.needs_hosts]
+    assert "reach" in [check.code for check in choose_checks("quick", hosts=2)]
+    assert [check.code for check in choose_checks("quick", ["torch"])] == ["torch"]
 
 
 def test_a_good_machine_passes_everything_that_is_looked_at():
-    statuses = {check(GOOD).code: check(GOOD).status for check in CHECKS}
+    statuses = {check.code: judge(check, GOOD).status for check in OF_MACHINE}
     assert statuses == {code: PASS for code in statuses} | {"gpus": SKIP, "apex": SKIP}
 
 
@@ -79,10 +106,10 @@ BARE = replace(
 
 
 @pytest.mark.parametrize("machine", [GOOD, NOTHING, BARE])
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", OF_MACHINE, ids=lambda check: check.code)
 def test_whatever_is_wrong_comes_with_what_was_found_and_a_fix(check, machine):
-    verdict = check(machine)
-    assert verdict.code == check(GOOD).code
+    verdict = judge(check, machine)
+    assert verdict.code == check.code
     assert verdict.found
     assert verdict.status in (PASS, WARN, FAIL, SKIP)
     assert verdict.fix or verdict.status in (PASS, SKIP)
@@ -272,17 +299,62 @@ def test_no_mpirun_is_a_finding(tmp_path):
 
 
 def preflight(monkeypatch, machine, *arguments):
-    monkeypatch.setattr(machine_module, "probe_machine", lambda environ, executor: machine)
+    """Run the command on a machine that answers as a value, and to no other probe."""
+
+    def ask_hosts(tasks, local, *_, **__):
+        answers = {"machine": {host: Answer(machine_as_json(machine)) for host in tasks}}
+        return Gathered(answers, {}, {host: Contact() for host in tasks})
+
+    monkeypatch.setattr(run_module, "ask_hosts", ask_hosts)
     return CliRunner().invoke(command, arguments, standalone_mode=False)
+
+
+def test_a_silent_host_fails_whatever_is_asked(monkeypatch):
+    def ask_hosts(tasks, *_, **__):
+        return Gathered({}, dict.fromkeys(tasks, "no answer"), {host: Contact() for host in tasks})
+
+    monkeypatch.setattr(run_module, "ask_hosts", ask_hosts)
+    result = CliRunner().invoke(command, ["--only", "torch"], standalone_mode=False)
+    assert result.return_value == 1
+    assert "FAIL  reach  no answer" in result.output
+
+
+def request(tmp_path, hosts, *, np=None):
+    (tmp_path / "hostfile").write_text("".join(f"{host} slots=2\n" for host in hosts))
+    asked = Asked(hosts_file=tmp_path / "hostfile", np=np, program=("true",))
+    return prepare_preflight(asked, dict(os.environ), about_a_run=True)
+
+
+def test_what_is_asked_of_hosts_and_from_where(tmp_path, monkeypatch):
+    monkeypatch.setattr("hpctrain.launch.prepare.resolve_addresses", lambda hosts: {})
+    one = request(tmp_path, ["198.51.100.1"])
+    assert (one.machines, one.local, one.head_address[:4] != "127.") == (2, frozenset(), True)
+    assert one.neighbours == {"198.51.100.1": []}
+    assert one.facts["tree_launch"] is False
+    assert one.facts["config"].errors == ()
+    many = request(tmp_path, [f"198.51.100.{n}" for n in range(1, 70)])
+    assert many.plan is not None
+    assert many.facts["tree_launch"] is False  # the plan has the launcher start them all
+    here = request(tmp_path, ["localhost"])
+    assert (here.machines, here.head_address) == (1, "")
+
+
+def test_hosts_are_asked_with_their_ssh_configuration_also_without_a_plan(tmp_path):
+    asked = request(tmp_path, ["ada@198.51.100.1"], np=100)
+    assert asked.plan is None
+    assert [(v.code, v.status) for v in asked.verdicts] == [("plan", FAIL)]
+    written = write_ssh_config(asked, str(tmp_path))
+    assert "User ada" in (tmp_path / "ssh_config").read_text()
+    assert written.ssh_options == ("-F", str(tmp_path / "ssh_config"))
 
 
 def test_a_line_for_each_check_and_exit_code_0(monkeypatch):
     result = preflight(monkeypatch, GOOD)
     assert result.return_value == 0
-    lines = result.output.splitlines()
-    assert [line.split()[:2] for line in lines] == [
-        [verdict.status, verdict.code] for verdict in (check(GOOD) for check in CHECKS)
-    ]
+    lines = [line.split()[:2] for line in result.output.splitlines()]
+    expected = [[judge(check, GOOD).status, check.code] for check in OF_MACHINE]
+    assert [line for line in lines if line in expected] == expected
+    assert ["SKIP", "config"] in lines
     assert "→" not in result.output
     assert "\x1b" not in result.output
 
@@ -303,7 +375,10 @@ def test_warnings_alone_are_exit_code_0(monkeypatch):
 @pytest.mark.parametrize(("machine", "code"), [(GOOD, 0), (NOTHING, 1)])
 def test_json_says_the_same(monkeypatch, machine, code):
     result = preflight(monkeypatch, machine, "--json")
-    assert [Verdict(**entry) for entry in json.loads(result.output)] == [
-        check(machine) for check in CHECKS
-    ]
+    said = {entry["code"]: entry for entry in json.loads(result.output)}
+    for check in OF_MACHINE:
+        verdict = judge(check, machine)
+        entry = said[check.code]
+        assert replace(Verdict(**entry), hosts=()) == verdict
+        assert len(entry["hosts"]) == 1
     assert result.return_value == code

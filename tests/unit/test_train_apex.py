@@ -130,11 +130,11 @@ def test_o2_computes_on_a_cast_twin_and_keeps_the_weights(stand_in):
 
 
 def test_o2_and_blocks_computed_again_exclude_each_other():
-    from hpctrain.train.setup import _check_recomputing
+    from hpctrain.train.choices import check_recomputing
 
     both = "[train]\nprecision = 'apex-O2'\nactivation_checkpointing = true"
     with pytest.raises(ConfigError, match="apex-O2 has put back"):
-        _check_recomputing(parse_config(both).train)
+        check_recomputing(parse_config(both).train)
 
 
 def test_o2_keeps_a_batch_norms_statistics_in_the_model(stand_in):

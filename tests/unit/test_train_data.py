@@ -11,12 +11,8 @@ import torch  # noqa: E402
 from hpctrain.config.schema import TrainConfig  # noqa: E402
 from hpctrain.errors import ConfigError  # noqa: E402
 from hpctrain.train import data  # noqa: E402
-from hpctrain.train.data import (  # noqa: E402
-    TrainingBatches,
-    ValidationBatches,
-    resolve_global_batch_size,
-    share,
-)
+from hpctrain.train.choices import resolve_global_batch_size  # noqa: E402
+from hpctrain.train.data import TrainingBatches, ValidationBatches, share  # noqa: E402
 from hpctrain.train.mixture import Mixture, plan_pattern, sample_at, whole_weights  # noqa: E402
 
 CPU = torch.device("cpu")

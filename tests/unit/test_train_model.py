@@ -13,8 +13,9 @@ import torch  # noqa: E402
 from hpctrain.config import parse_config  # noqa: E402
 from hpctrain.config.schema import ModelConfig  # noqa: E402
 from hpctrain.errors import ConfigError  # noqa: E402
+from hpctrain.train.choices import ignored_settings  # noqa: E402
 from hpctrain.train.model import Transformer, build_model, sum_token_losses  # noqa: E402
-from hpctrain.train.own_model import build_own_model, ignored_settings  # noqa: E402
+from hpctrain.train.own_model import build_own_model  # noqa: E402
 from hpctrain.train.positions import POSITIONS  # noqa: E402
 from hpctrain.train.presets import (  # noqa: E402
     PRESETS,

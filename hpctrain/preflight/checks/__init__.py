@@ -1,33 +1,90 @@
-"""The checks, in the order in which they are shown."""
+"""The checks, in the order in which they are shown. One a file: a probe, a verdict, a fix."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+from hpctrain.preflight.check import Check, Probe
+from hpctrain.preflight.checks.clock import CLOCK
 from hpctrain.preflight.checks.compiler import check_compiler
+from hpctrain.preflight.checks.config import CONFIG
+from hpctrain.preflight.checks.data import DATA
 from hpctrain.preflight.checks.gpus import check_gpus
 from hpctrain.preflight.checks.horovod import check_horovod
+from hpctrain.preflight.checks.host_to_host import HOST_TO_HOST
+from hpctrain.preflight.checks.imports import IMPORTS, SAME_SCRIPT
 from hpctrain.preflight.checks.mpi import check_mpi, check_mpirun
 from hpctrain.preflight.checks.mpi4py import check_mpi4py
+from hpctrain.preflight.checks.mtu import MTU
 from hpctrain.preflight.checks.nccl_config import check_nccl_config
+from hpctrain.preflight.checks.nccl_library import make_check as make_nccl_check
+from hpctrain.preflight.checks.paths import PATHS, SHARED
 from hpctrain.preflight.checks.python import check_python
+from hpctrain.preflight.checks.reach import REACH
+from hpctrain.preflight.checks.same_software import make_checks as make_same_checks
 from hpctrain.preflight.checks.slots import check_slots
 from hpctrain.preflight.checks.ssh import check_ssh
 from hpctrain.preflight.checks.torch import check_apex, check_torch
-from hpctrain.preflight.machine import Machine
+from hpctrain.preflight.checks.way_back import WAY_BACK
+from hpctrain.preflight.fleet import Fleet, on_each_host
+from hpctrain.preflight.machine import (
+    MPIRUN_TIMEOUT_S,
+    PACKAGES_TIMEOUT_S,
+    Machine,
+    machine_as_json,
+    machine_from_json,
+    probe_machine,
+)
+from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import Verdict
 
-CHECKS: tuple[Callable[[Machine], Verdict], ...] = (
-    check_python,
-    check_slots,
-    check_mpi,
-    check_mpirun,
-    check_torch,
-    check_horovod,
-    check_mpi4py,
-    check_gpus,
-    check_nccl_config,
-    check_ssh,
-    check_compiler,
-    check_apex,
+
+def _look_at_machine(task: NodeTask) -> dict[str, Any]:
+    from hpctrain.executor import LocalExecutor
+
+    return machine_as_json(probe_machine(os.environ, LocalExecutor()))
+
+
+MACHINE = Probe("machine", _look_at_machine, PACKAGES_TIMEOUT_S + MPIRUN_TIMEOUT_S)
+
+
+def _of_machine(code: str, check: Callable[[Machine], Verdict]) -> Check:
+    def judge(fleet: Fleet) -> Iterator[Verdict]:
+        yield from on_each_host(code, "machine", lambda _, value: check(machine_from_json(value)))(
+            fleet
+        )
+
+    return Check(code, judge, (MACHINE,))
+
+
+CHECKS: tuple[Check, ...] = (
+    CONFIG,
+    REACH,
+    WAY_BACK,
+    HOST_TO_HOST,
+    MTU,
+    CLOCK,
+    _of_machine("python", check_python),
+    _of_machine("slots", check_slots),
+    _of_machine("mpi", check_mpi),
+    _of_machine("mpirun", check_mpirun),
+    _of_machine("torch", check_torch),
+    _of_machine("horovod", check_horovod),
+    _of_machine("mpi4py", check_mpi4py),
+    _of_machine("gpus", check_gpus),
+    _of_machine("nccl-config", check_nccl_config),
+    _of_machine("ssh", check_ssh),
+    _of_machine("compiler", check_compiler),
+    _of_machine("apex", check_apex),
+    make_nccl_check(MACHINE),
+    *make_same_checks(MACHINE),
+    PATHS,
+    SHARED,
+    DATA,
+    IMPORTS,
+    SAME_SCRIPT,
 )
+
+PROBES: Mapping[str, Probe] = {probe.name: probe for check in CHECKS for probe in check.probes}

@@ -1,0 +1,28 @@
+"""Whom each host tries to reach: the next two in a ring, so that n hosts make 2n tries. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hpctrain.hosts import Host
+from hpctrain.launch.ssh_config import host_alias
+
+NEXT = 2
+
+
+def plan_neighbours(hosts: Sequence[Host]) -> dict[str, list[dict[str, Any]]]:
+    """Return host → the hosts that it tries, each with what ssh needs to know of it.
+
+    >>> tried = plan_neighbours([Host("a"), Host("b"), Host("c")])
+    >>> [peer["name"] for peer in tried["b"]]
+    ['c', 'a']
+    """
+    tried = {}
+    for place, host in enumerate(hosts):
+        others = [*hosts[place + 1 :], *hosts[:place]][:NEXT]
+        tried[host.name] = [
+            {"name": h.name, "alias": host_alias(h.name), "user": h.user, "port": h.port}
+            for h in others
+        ]
+    return tried

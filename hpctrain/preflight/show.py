@@ -1,0 +1,80 @@
+"""Show verdicts: a checklist for people, JSON for programs, host lists for the next run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from hpctrain.preflight.verdict import PASS, Verdict
+
+_COLORS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", "SKIP": None}
+PASSED_FILE, FAILED_FILE = "hosts-passed", "hosts-failed"
+SHOWN_HOSTS = 4
+
+
+def render_json(verdicts: Sequence[Verdict]) -> str:
+    """Return the verdicts as JSON."""
+    return json.dumps([asdict(verdict) for verdict in verdicts], indent=2)
+
+
+def print_verdicts(verdicts: Sequence[Verdict], *, hosts: int) -> None:
+    """Print a line a verdict, and its fix where something is to be done.
+
+    Args:
+        hosts: how many hosts there are; with one, its name is left out.
+    """
+    width = max((len(verdict.code) for verdict in verdicts), default=0)
+    for verdict in verdicts:
+        mark = click.style(verdict.status, fg=_COLORS[verdict.status], bold=True)
+        where = f"{name_hosts(verdict.hosts, hosts)}: " if hosts > 1 and verdict.hosts else ""
+        expected = f"; expected {verdict.expected}" if verdict.expected else ""
+        fix = f" → {verdict.fix}" if verdict.fix and verdict.status != PASS else ""
+        click.echo(f"{mark}  {verdict.code:{width}}  {where}{verdict.found}{expected}{fix}")
+
+
+def name_hosts(names: Sequence[str], all_hosts: int) -> str:
+    """Return hosts in few words.
+
+    >>> name_hosts(["n1", "n2"], 2), name_hosts(["n1"], 2)
+    ('all 2 hosts', 'n1')
+    >>> name_hosts(["a", "b", "c", "d", "e"], 9)
+    'a, b, c, d and 1 more'
+    """
+    if len(names) == all_hosts and all_hosts > 1:
+        return f"all {all_hosts} hosts"
+    shown = ", ".join(names[:SHOWN_HOSTS])
+    rest = len(names) - SHOWN_HOSTS
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def write_hosts(folder: Path, passed: Sequence[str], failed: Sequence[str]) -> None:
+    """Write the hosts that passed, and those that failed, a name a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, hosts in ((PASSED_FILE, passed), (FAILED_FILE, failed)):
+        (folder / name).write_text("".join(f"{host}\n" for host in hosts), encoding="utf-8")
+    click.echo(f"{folder / PASSED_FILE} ({len(passed)}), {folder / FAILED_FILE} ({len(failed)})",
+               err=True)  # fmt: skip
+
+
+@contextmanager
+def asking(hosts: int) -> Iterator[Callable[[str], None]]:
+    """Show how many hosts have answered, where somebody watches."""
+    if not sys.stderr.isatty():
+        yield lambda host: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("asking (importing torch takes a moment)"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=hosts)
+        yield lambda host: progress.advance(bar)
