@@ -14,6 +14,8 @@ from hpctrain.facts import Facts
 from hpctrain.launch.environment import plan_forwarding
 from hpctrain.launch.plan import LaunchPlan, plan_launch
 from hpctrain.launch.prepare import Asked, Prepared, gather_facts, prepare_request
+from hpctrain.preflight import meetings
+from hpctrain.preflight.need import RunNeed, plan_need
 from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, WARN, Verdict
 
@@ -39,9 +41,7 @@ class Request:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare_preflight(
-    asked: Asked, environ: Mapping[str, str], *, about_a_run: bool
-) -> Request:
+def prepare_preflight(asked: Asked, environ: Mapping[str, str], *, about_a_run: bool) -> Request:
     """Read configuration and hosts, and plan the launch that the preflight is for.
 
     Args:
@@ -68,15 +68,26 @@ def prepare_preflight(
             verdicts += [Verdict("plan", FAIL, message, "see above") for message in wrong.messages]
     hosts = tuple(host.name for host in prepared.request.hosts or ()) or (socket.gethostname(),)
     local = frozenset(host for host in hosts if _is_local(host, facts, prepared))
+    tasks = _plan_tasks(hosts, prepared, plan, facts, environ, about_a_run=about_a_run)
+    is_training = about_a_run and prepared.is_trainer
     return Request(
-        tasks=_plan_tasks(hosts, prepared, plan, facts, environ, about_a_run=about_a_run),
+        tasks=tasks,
         local=local,
         ssh_options=_ssh_options(plan),
         python_options=prepared.request.python_options,
         plan=plan,
         prepared=prepared,
         verdicts=tuple(verdicts),
+        facts={"need": _plan_need(prepared, tasks)} if is_training else {},
     )
+
+
+def _plan_need(prepared: Prepared, tasks: Mapping[str, NodeTask]) -> RunNeed | str:
+    """Return what the training needs, or why that is not known."""
+    try:
+        return plan_need(prepared.config, max(1, sum(task.ranks for task in tasks.values())))
+    except ConfigError as wrong:
+        return wrong.messages[0]
 
 
 def _is_local(host: str, facts: Facts | None, prepared: Prepared) -> bool:
@@ -101,6 +112,7 @@ def _plan_tasks(
     own = [a.partition("/")[0] for i in facts.launcher.interfaces if not i.is_virtual
            for a in i.addresses] if facts else []  # fmt: skip
     is_trainer = about_a_run and prepared.is_trainer
+    meeting = meetings.plan_meetings(hosts, {**environ, **prepared.config.launch.env})
     return {
         host: NodeTask(
             host=host,
@@ -114,6 +126,7 @@ def _plan_tasks(
             subnet=plan.command.env.get("HPCTRAIN_SUBNET") if plan else None,
             environ=ranks_env,
             launcher=tuple(own),
+            more={meetings.CODE: meeting[host]} if len(hosts) > 1 else {},
         )
         for host in hosts
     }
