@@ -103,6 +103,8 @@ def _plan_tasks(
     environ: Mapping[str, str], *, about_a_run: bool,
 ) -> dict[str, NodeTask]:  # fmt: skip
     ranks = {place.host: place.ranks for place in plan.placement} if plan else {}
+    if plan and prepared.request.hosts is None:  # planned for "localhost"
+        ranks = {hosts[0]: plan.np}
     ranks_env: dict[str, str] = {}
     if plan is not None:
         names, _ = plan_forwarding(environ, plan.command.env, prepared.config.launch.forward)

@@ -173,7 +173,7 @@ def test_this_machine_answers():
     [
         ({"total_bytes": 64 * GIB, "free_bytes": 64 * GIB}, 8, PASS),
         ({"total_bytes": 64 * MIB, "free_bytes": 64 * MIB}, 2, WARN),  # what a container gets
-        ({"total_bytes": 64 * MIB, "free_bytes": 64 * MIB}, 16, FAIL),
+        ({"total_bytes": 64 * MIB, "free_bytes": 12 * MIB}, 2, FAIL),
         ({"total_bytes": 64 * MIB, "free_bytes": 64 * MIB}, 1, SKIP),
         (None, 2, FAIL),
     ],
