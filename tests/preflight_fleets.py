@@ -1,5 +1,6 @@
 """Fleets as values: what hosts answered, for tests of checks that judge them."""
 
+import os
 from dataclasses import asdict
 
 import captured_gpus as captured
@@ -54,3 +55,12 @@ def only(verdicts):
     """Return the one verdict that there is."""
     (verdict,) = list(verdicts)
     return verdict
+
+
+def stand_in(folder, monkeypatch, name, text, code=0):
+    """Put a program of this name first on PATH that prints a captured text."""
+    (folder / f"{name}.txt").write_text(text)
+    program = folder / name
+    program.write_text(f'#!/bin/sh\ncat "{folder}/{name}.txt"\nexit {code}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -30,7 +30,7 @@ def plan_meetings(
 
     >>> meetings = plan_meetings(["a", "b", "c", "d"], {}, ring=3)
     >>> {host: meeting["neighbours"] for host, meeting in meetings.items()}
-    {'a': ['b', 'c'], 'b': ['c', 'a'], 'c': ['a', 'b'], 'd': ['c']}
+    {'a': ['b', 'c'], 'b': ['c', 'a'], 'c': ['a', 'b'], 'd': []}
     """
     ranges = [list(each) for each in plan_port_ranges(environ)]
     meetings = {}
@@ -39,8 +39,6 @@ def plan_meetings(
         for place, host in enumerate(members):
             around = [members[(place + 1) % len(members)], members[place - 1]]
             neighbours = [each for each in dict.fromkeys(around) if each != host]
-            if not neighbours and len(hosts) > 1:  # one is left over: it tries, and is not tried
-                neighbours = [hosts[start - 1]]
             meetings[host] = {"neighbours": neighbours, "ranges": ranges}
     return meetings
 

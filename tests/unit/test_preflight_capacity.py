@@ -132,6 +132,10 @@ def test_a_program_that_is_not_known_needs_python_and_torch():
     assert only(memory({"available_bytes": GIB}, None)).status == WARN
 
 
+def test_a_host_without_ranks_needs_nothing(run_need):
+    assert only(memory({"available_bytes": 0}, run_need, ranks=0)).status == SKIP
+
+
 def test_a_need_that_is_not_known_is_told():
     verdicts = memory({}, "model.factory: a model of your own")
     assert [verdict.status for verdict in verdicts] == [WARN, PASS]

@@ -7,17 +7,24 @@ from dataclasses import asdict
 
 import captured_fabric as captured
 import pytest
-from preflight_fleets import NO_GPU, fleet, gpu_answer, only, statuses
+from preflight_fleets import NO_GPU, fleet, gpu_answer, only, stand_in, statuses
 
+from hpctrain.preflight.checks import efa as efa_module
 from hpctrain.preflight.checks import firewall
-from hpctrain.preflight.checks.acs import judge_acs, parse_acs
-from hpctrain.preflight.checks.efa import find_plugin_version, judge_efa, parse_libfabric_version
+from hpctrain.preflight.checks.acs import BRIDGES, judge_acs, parse_acs
+from hpctrain.preflight.checks.efa import (
+    EFA_PARTS,
+    find_plugin_version,
+    judge_efa,
+    parse_libfabric_version,
+)
 from hpctrain.preflight.checks.firewall import DROPPED, OPEN, REFUSED, judge_firewall
 from hpctrain.preflight.checks.network import judge_network
 from hpctrain.preflight.checks.rdma import Port, judge_rdma, probe_ports
 from hpctrain.preflight.checks.tcpx import judge_tcpx
 from hpctrain.preflight.fleet import Fleet
 from hpctrain.preflight.meetings import choose_address, plan_meetings, sample_ports
+from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN
 
 # -- networks ------------------------------------------------------------------------------------
@@ -186,6 +193,21 @@ def test_versions_that_differ_between_hosts():
     assert statuses(verdicts)[3:] == [(WARN, ("n3",))]
 
 
+def test_parts_are_looked_for_where_there_is_an_adapter(tmp_path, monkeypatch):
+    monkeypatch.setattr(efa_module, "_FI_INFO", ("fi_info",))
+    stand_in(tmp_path, monkeypatch, "fi_info", captured.FI_INFO_EFA)
+    (tmp_path / "libnccl-net.so").write_bytes(b"\x7fELF" + captured.OFI_NCCL_NEW)
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"/none:{tmp_path}")
+    monkeypatch.setattr(efa_module, "probe_ports", lambda: [])
+    assert EFA_PARTS.look(NodeTask(host="n1")) is None
+    adapter = Port("rdmap47s0", 1, "4: ACTIVE", "100 Gb/sec (4X EDR)", "Unspecified", "efa")
+    monkeypatch.setattr(efa_module, "probe_ports", lambda: [adapter])
+    assert EFA_PARTS.look(NodeTask(host="n1")) == {
+        "libfabric": [1, 22, 0], "plugin": str(tmp_path / "libnccl-net.so"),
+        "plugin_version": [1, 16, 2],
+    }  # fmt: skip
+
+
 def test_without_efa_nothing_is_said():
     assert list(judge_efa(fleet("efa-parts", {"n1": None}, rdma_ports={"n1": []}))) == []
 
@@ -240,6 +262,13 @@ def test_access_control_of_virtual_machines_and_single_gpus_is_left_alone():
     assert only(acs("00:01.0 PCI bridge: x\n\tCapabilities: <access denied>\n")).status == SKIP
 
 
+def test_bridges_are_asked_by_lspci(tmp_path, monkeypatch):
+    stand_in(tmp_path, monkeypatch, "lspci", captured.MILAN_ACS_ON)
+    assert BRIDGES.look(NodeTask(host="n1"))["bridges"] == ["40:01.1", "40:01.3"]
+    monkeypatch.setenv("PATH", "")
+    assert BRIDGES.look(NodeTask(host="n1"))["why"] == "lspci is not installed"
+
+
 # -- who reaches whom ----------------------------------------------------------------------------
 
 
@@ -283,6 +312,14 @@ def test_a_refusal_counts_where_the_other_listened():
     assert met(n1=meeting({"n2": refused}), n2=late)[0].status == WARN
     deaf = meeting({"n1": ALL_OPEN}, listening=(1056,))
     assert met(n1=meeting({"n2": refused}), n2=deaf)[0].status == WARN
+
+
+def test_one_that_is_left_over_is_said_not_to_be_tried():
+    assert plan_meetings([f"n{number}" for number in range(65)], {})["n64"]["neighbours"] == []
+    verdicts = met(
+        n1=meeting({"n2": ALL_OPEN}), n2=meeting({"n1": ALL_OPEN}), n3=meeting({}),
+    )  # fmt: skip
+    assert statuses(verdicts) == [(SKIP, ("n3",)), (PASS, ("n1", "n2"))]
 
 
 def test_a_host_that_is_down_is_no_firewall():
@@ -352,10 +389,10 @@ def test_a_port_that_nobody_listens_on_is_refused_until_the_end(monkeypatch):
 
     monkeypatch.setattr(firewall, "_listen", nobody)
     answer = asyncio.run(
-        firewall.meet(firewall._Meeting("a", [free_range()], {"b": "127.0.0.1"}, 1.0))
+        firewall.meet(firewall._Meeting("a", [free_range()], {"b": "127.0.0.1"}, 0.3))
     )
     assert set(answer["tries"]["b"].values()) == {REFUSED}
-    assert answer["to_s"] - answer["from_s"] >= 1.0
+    assert answer["to_s"] - answer["from_s"] >= 0.3
 
 
 def test_a_listener_that_comes_later_is_found():
@@ -363,7 +400,7 @@ def test_a_listener_that_comes_later_is_found():
 
     async def late():
         async def then_listen():
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.1)
             return await firewall._listen(sample_ports(ports)[0], lambda r, w: w.close())
 
         task = asyncio.create_task(then_listen())
@@ -379,7 +416,7 @@ def test_a_listener_that_comes_later_is_found():
 
 
 def test_every_host_is_tried_by_two_of_its_ring():
-    hosts = [f"n{number}" for number in range(130)]
+    hosts = [f"n{number}" for number in range(130)]  # two rings of 64, and one of 2
     meetings = plan_meetings(hosts, {})
     tried = [name for each in meetings.values() for name in each["neighbours"]]
     assert all(tried.count(host) >= 1 for host in hosts)

@@ -1,20 +1,24 @@
 """Preflight's checks of GPUs, on what real machines printed (tests/captured_gpus.py)."""
 
+import json
 from dataclasses import replace
 
 import captured_gpus as captured
 import pytest
-from preflight_fleets import NO_GPU, fleet, gpu_answer, only, statuses
+from preflight_fleets import NO_GPU, fleet, gpu_answer, only, stand_in, statuses
 
 from hpctrain.config import parse_config
+from hpctrain.errors import ProbeError
+from hpctrain.preflight.checks import gpu_states, xid
 from hpctrain.preflight.checks.gpu_count import judge_gpu_count
 from hpctrain.preflight.checks.gpu_health import GPU_HEALTH
 from hpctrain.preflight.checks.gpu_memory import GPU_MEMORY, free_bytes
 from hpctrain.preflight.checks.gpu_processes import GPU_PROCESSES
-from hpctrain.preflight.checks.gpu_states import count_on_bus, host_gpus
-from hpctrain.preflight.checks.xid import judge_xids, parse_xids
+from hpctrain.preflight.checks.gpu_states import GPUS, count_on_bus, host_gpus
+from hpctrain.preflight.checks.xid import LOG, judge_xids, parse_xids
 from hpctrain.preflight.need import plan_need
 from hpctrain.preflight.nvidia_smi import GpuProcess, parse_nvidia_smi, resolve_visible
+from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN
 
 GIB = 2**30
@@ -375,7 +379,51 @@ def test_the_memory_of_a_slice_is_its_own():
 
 
 def test_answers_travel_as_json():
-    import json
-
     answer = json.loads(json.dumps(gpu_answer(captured.RTX_4090_BUSY)))
     assert host_gpus(answer).gpus == parse_nvidia_smi(captured.RTX_4090_BUSY)
+
+
+# -- the probes, with a driver whose programs print captured text ----------------------------------
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Let there be a driver, and return how to let one of its programs print something."""
+    for module in (gpu_states, xid):
+        monkeypatch.setattr(module, "DRIVER", tmp_path)
+    return lambda *program: stand_in(tmp_path, monkeypatch, *program)
+
+
+TASK = NodeTask(host="n1", ranks=2)
+
+
+def test_gpus_are_asked_by_nvidia_smi(driver, monkeypatch):
+    driver("nvidia-smi", captured.A100_IDLE)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    known = host_gpus(json.loads(json.dumps(GPUS.look(TASK))))
+    assert [known.number(gpu) for gpu in known.used] == [1]
+    assert known.gpus == parse_nvidia_smi(captured.A100_IDLE)
+
+
+def test_an_nvidia_smi_that_fails_is_no_answer(driver):
+    driver("nvidia-smi", "Unable to determine the device handle for GPU\n", 9)
+    with pytest.raises(ProbeError, match="exit code 9: Unable to determine"):
+        GPUS.look(TASK)
+
+
+def test_the_log_is_read_from_dmesg_else_from_the_journal(driver):
+    driver("dmesg", captured.DMESG_OFF_THE_BUS)
+    assert [x["code"] for x in LOG.look(TASK)["xids"]] == [79]
+    driver("dmesg", "", 1)
+    driver("journalctl", captured.SYSLOG_XID_79)
+    assert [x["time_s"] for x in LOG.look(TASK)["xids"]] == [8659.726062]
+    driver("journalctl", "", 1)
+    assert LOG.look(TASK)["xids"] is None
+
+
+def test_without_a_driver_nothing_is_started(tmp_path, monkeypatch):
+    for module in (gpu_states, xid):
+        monkeypatch.setattr(module, "DRIVER", tmp_path / "none")
+    stand_in(tmp_path, monkeypatch, "nvidia-smi", captured.A100_IDLE)
+    assert GPUS.look(TASK)["gpus"] == []
+    assert LOG.look(TASK) is None

@@ -15,7 +15,7 @@ from hpctrain.preflight.check import Check, Probe
 from hpctrain.preflight.fleet import Fleet, not_asked
 from hpctrain.preflight.meetings import CODE, choose_address, sample_ports
 from hpctrain.preflight.task import NodeTask
-from hpctrain.preflight.verdict import FAIL, PASS, WARN, Verdict
+from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 
 # For neighbours that are asked a little later: an ssh login can take some seconds.
 LISTEN_S = 12.0
@@ -155,6 +155,9 @@ def judge_firewall(fleet: Fleet) -> Iterator[Verdict]:
     reached: set[str] = set()
     ranges: set[str] = set()
     for host, value in known.items():
+        if not value["tries"]:
+            found = "not tried: it is asked after all others, and none of them listens any more"
+            yield Verdict(CODE, SKIP, found, hosts=(host,))
         for neighbour, tries in value["tries"].items():
             if neighbour in fleet.unreachable:
                 continue
@@ -168,7 +171,7 @@ def judge_firewall(fleet: Fleet) -> Iterator[Verdict]:
                     closed.setdefault((ports, outcome), []).append((host, neighbour))
     yield from _describe_closed(closed)
     for (ports, _), pairs in unsure.items():
-        found = f"{_name_pairs(pairs)}: not known on TCP {ports}: they did not listen together"
+        found = f"{_name_pairs(pairs, 'to')}, TCP {ports}: refused, but they did not listen together"
         yield Verdict(CODE, WARN, found, "hpctrain preflight --only firewall", "", _ends(pairs))
     fine = reached - {host for pairs in (*closed.values(), *unsure.values()) for host, _ in pairs}
     if fine:
@@ -220,8 +223,8 @@ def find_culprits(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(culprits))
 
 
-def _name_pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    shown = ", ".join(f"{source} cannot reach {to}" for source, to in pairs[:SHOWN_PAIRS])
+def _name_pairs(pairs: Sequence[tuple[str, str]], verb: str = "cannot reach") -> str:
+    shown = ", ".join(f"{source} {verb} {to}" for source, to in pairs[:SHOWN_PAIRS])
     rest = len(pairs) - SHOWN_PAIRS
     return f"{shown} and {rest} pairs more" if rest > 0 else shown
 

@@ -13,7 +13,7 @@ from hpctrain.preflight.checks.host_state import HOST
 from hpctrain.preflight.fleet import Fleet, on_each_host
 from hpctrain.preflight.need import RunNeed
 from hpctrain.preflight.task import NodeTask
-from hpctrain.preflight.verdict import FAIL, PASS, WARN, Verdict
+from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 
 CODE = "memory"
 TIGHT = 1.1  # the estimate's own error (hpctrain.estimate.memory.MEMORY_ERROR)
@@ -35,6 +35,8 @@ def judge_memory(fleet: Fleet) -> Iterator[Verdict]:
 
 
 def _judge_host(task: NodeTask, free: int, need: object, *, on_gpu: bool) -> Verdict:
+    if not task.ranks:
+        return Verdict(CODE, SKIP, "no ranks there")
     fix = "ps -eo rss,user,args --sort=-rss | head; fewer slots, or a smaller batch"
     found = f"{render_bytes(free)} free for {task.ranks} ranks"
     if not isinstance(need, RunNeed):
