@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -78,8 +79,17 @@ def prepare_preflight(asked: Asked, environ: Mapping[str, str], *, about_a_run: 
         plan=plan,
         prepared=prepared,
         verdicts=tuple(verdicts),
-        facts={"need": _plan_need(prepared, tasks)} if is_training else {},
+        facts={
+            **({"need": _plan_need(prepared, tasks)} if is_training else {}),
+            "open-files": _most_open_files(),
+        },
     )
+
+
+def _most_open_files() -> int | None:
+    """Return to how many files a launch can raise its own limit; None for any number."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return None if hard == resource.RLIM_INFINITY else hard
 
 
 def _plan_need(prepared: Prepared, tasks: Mapping[str, NodeTask]) -> RunNeed | str:

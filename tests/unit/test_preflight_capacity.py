@@ -15,7 +15,7 @@ from hpctrain.preflight.checks.disk import DISK_SPACE, judge_disk
 from hpctrain.preflight.checks.host_state import HOST, available_bytes
 from hpctrain.preflight.checks.memlock import judge_memlock
 from hpctrain.preflight.checks.memory import judge_memory
-from hpctrain.preflight.checks.open_files import check_open_files
+from hpctrain.preflight.checks.open_files import check_open_files, judge_open_files
 from hpctrain.preflight.checks.shm import check_shm
 from hpctrain.preflight.need import plan_need
 from hpctrain.preflight.task import NodeTask
@@ -221,6 +221,17 @@ def test_open_files(soft, np, status):
     verdict = check_open_files(task(8, np), {**HOST_VALUE, "nofile": [soft, None]})
     assert verdict.status == status
     assert ("nofile" in verdict.fix) == (status in (FAIL, WARN))
+
+
+def test_the_launching_machine_opens_files_for_all_ranks():
+    hosts = {f"n{number}": HOST_VALUE for number in range(100)}
+    few = list(judge_open_files(fleet(HOST.name, hosts, ranks=8, facts={"open-files": 1024})))
+    assert (few[0].status, few[0].hosts) == (FAIL, ())
+    assert few[0].found == "the launching machine's hard limit is 1024"
+    assert few[0].expected == "2528 for 800 ranks"
+    for most in (4096, None):
+        found = judge_open_files(fleet(HOST.name, hosts, ranks=8, facts={"open-files": most}))
+        assert {verdict.status for verdict in found} == {PASS}
 
 
 @pytest.mark.parametrize(

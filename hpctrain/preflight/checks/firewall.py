@@ -145,41 +145,57 @@ async def _try_port(address: str, port: int, own: str) -> str:
 
 def judge_firewall(fleet: Fleet) -> Iterator[Verdict]:
     """Name the pairs of hosts of which one cannot connect to the other, and on which ports."""
-    answers = fleet.answers_of(CODE)
     for host, answer in fleet.answers.get(CODE, {}).items():
         if answer.error:
             yield not_asked(CODE, host, answer.error)
-    known = {host: value for host, value in answers.items() if value is not None}
-    closed: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    unsure: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    reached: set[str] = set()
-    ranges: set[str] = set()
-    for host, value in known.items():
-        if not value["tries"]:
-            found = "not tried: it is asked after all others, and none of them listens any more"
-            yield Verdict(CODE, SKIP, found, hosts=(host,))
-        for neighbour, tries in value["tries"].items():
-            if neighbour in fleet.unreachable:
-                continue
-            for ports, outcome in tries.items():
-                ranges.add(ports)
-                if outcome == OPEN:
-                    reached.add(host)
-                elif outcome == REFUSED and not _was_refused(value, known.get(neighbour), ports):
-                    unsure.setdefault((ports, outcome), []).append((host, neighbour))
-                else:
-                    closed.setdefault((ports, outcome), []).append((host, neighbour))
-    yield from _describe_closed(closed)
-    for (ports, _), pairs in unsure.items():
-        found = f"{_name_pairs(pairs, 'to')}, TCP {ports}: refused, but they did not listen together"
-        yield Verdict(CODE, WARN, found, "hpctrain preflight --only firewall", "", _ends(pairs))
-    fine = reached - {host for pairs in (*closed.values(), *unsure.values()) for host, _ in pairs}
+    known = {host: value for host, value in fleet.answers_of(CODE).items() if value is not None}
+    alone = tuple(host for host, value in known.items() if not value["tries"])
+    if alone:
+        found = "not tried: it is asked after all others, and none of them listens any more"
+        yield Verdict(CODE, SKIP, found, hosts=alone)
+    tries = [each for each in _tries(known) if each.target not in fleet.unreachable]
+    stopped = [each for each in tries if each.is_stopped(known)]
+    yield from _describe_stopped(stopped)
+    unsure = [each for each in tries if each.outcome == REFUSED and each not in stopped]
+    if unsure:
+        pairs = list(dict.fromkeys(each.pair for each in unsure))
+        found = f"{_name_pairs(pairs, 'to')}: refused, but they did not listen together"
+        fix = "hpctrain preflight --only firewall, once more"
+        yield Verdict(CODE, WARN, found, fix, "", tuple(dict.fromkeys(sum(pairs, ()))))
+    wrong = {each.source for each in (*stopped, *unsure)}
+    fine = dict.fromkeys(each.source for each in tries if each.source not in wrong)
     if fine:
-        found = f"connect to their neighbours on TCP {', '.join(_by_number(ranges))}"
-        yield Verdict(CODE, PASS, found, hosts=tuple(host for host in known if host in fine))
+        words = ", ".join(_by_number({each.ports for each in tries}))
+        yield Verdict(CODE, PASS, f"connect to their neighbours on TCP {words}", hosts=tuple(fine))
 
 
-def _was_refused(value: Mapping[str, Any], other: Mapping[str, Any] | None, ports: str) -> bool:
+class _Try(NamedTuple):
+    """What came of trying one range of ports of a neighbour."""
+
+    source: str
+    target: str
+    ports: str
+    outcome: str
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.source, self.target
+
+    def is_stopped(self, known: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Return whether something stops it; a refusal counts where the neighbour listened."""
+        if self.outcome != REFUSED:
+            return self.outcome != OPEN
+        return _listened(known[self.source], known.get(self.target), self.ports)
+
+
+def _tries(known: Mapping[str, Mapping[str, Any]]) -> Iterator[_Try]:
+    for source, value in known.items():
+        for target, outcomes in value["tries"].items():
+            for ports, outcome in outcomes.items():
+                yield _Try(source, target, ports, outcome)
+
+
+def _listened(value: Mapping[str, Any], other: Mapping[str, Any] | None, ports: str) -> bool:
     """Return whether the neighbour listened in a range while it was tried there."""
     if other is None:
         return False
@@ -189,10 +205,13 @@ def _was_refused(value: Mapping[str, Any], other: Mapping[str, Any] | None, port
     return listened and together_s >= TOGETHER_S
 
 
-def _describe_closed(closed: Mapping[tuple[str, str], list[tuple[str, str]]]) -> Iterator[Verdict]:
+def _describe_stopped(stopped: Sequence[_Try]) -> Iterator[Verdict]:
     """Yield a verdict for each set of pairs that fail alike, their ranges joined."""
+    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for each in stopped:
+        alike.setdefault((each.ports, each.outcome), []).append(each.pair)
     joined: dict[tuple[tuple[tuple[str, str], ...], str], list[str]] = {}
-    for (ports, outcome), pairs in closed.items():
+    for (ports, outcome), pairs in alike.items():
         joined.setdefault((tuple(pairs), outcome), []).append(ports)
     for (pairs, outcome), ports in joined.items():
         words = ", ".join(_by_number(ports))
@@ -227,10 +246,6 @@ def _name_pairs(pairs: Sequence[tuple[str, str]], verb: str = "cannot reach") ->
     shown = ", ".join(f"{source} {verb} {to}" for source, to in pairs[:SHOWN_PAIRS])
     rest = len(pairs) - SHOWN_PAIRS
     return f"{shown} and {rest} pairs more" if rest > 0 else shown
-
-
-def _ends(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(host for pair in pairs for host in pair))
 
 
 def _by_number(ranges: Any) -> list[str]:
