@@ -9,8 +9,8 @@ import captured_fabric as captured
 import pytest
 from preflight_fleets import NO_GPU, fleet, gpu_answer, only, stand_in, statuses
 
+from hpctrain.preflight import meet
 from hpctrain.preflight.checks import efa as efa_module
-from hpctrain.preflight.checks import firewall
 from hpctrain.preflight.checks.acs import BRIDGES, judge_acs, parse_acs
 from hpctrain.preflight.checks.efa import (
     EFA_PARTS,
@@ -18,11 +18,12 @@ from hpctrain.preflight.checks.efa import (
     judge_efa,
     parse_libfabric_version,
 )
-from hpctrain.preflight.checks.firewall import DROPPED, OPEN, REFUSED, judge_firewall
+from hpctrain.preflight.checks.firewall import judge_firewall
 from hpctrain.preflight.checks.network import judge_network
 from hpctrain.preflight.checks.rdma import Port, judge_rdma, probe_ports
 from hpctrain.preflight.checks.tcpx import judge_tcpx
 from hpctrain.preflight.fleet import Fleet
+from hpctrain.preflight.meet import DROPPED, OPEN, REFUSED
 from hpctrain.preflight.meetings import choose_address, plan_meetings, sample_ports
 from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN
@@ -366,7 +367,7 @@ def free_range(count=60):
 
 def meet_on_loopback(*meetings):
     async def all_of_them():
-        return await asyncio.gather(*(firewall.meet(each) for each in meetings))
+        return await asyncio.gather(*(meet.meet(each) for each in meetings))
 
     return asyncio.run(all_of_them())
 
@@ -375,8 +376,8 @@ def test_two_that_meet_are_done_at_once():
     ports_a, ports_b = free_range(60), free_range(90)
     # On one machine one of them finds the ports taken, and tries those of the other.
     first, second = meet_on_loopback(
-        firewall._Meeting("a", [ports_a, ports_b], {"b": "127.0.0.1"}, 20.0),
-        firewall._Meeting("b", [ports_a, ports_b], {"a": "127.0.0.1"}, 20.0),
+        meet.Meeting("a", [ports_a, ports_b], {"b": "127.0.0.1"}, 20.0),
+        meet.Meeting("b", [ports_a, ports_b], {"a": "127.0.0.1"}, 20.0),
     )
     for answer, neighbour in ((first, "b"), (second, "a")):
         assert set(answer["tries"][neighbour].values()) == {OPEN}
@@ -387,10 +388,8 @@ def test_a_port_that_nobody_listens_on_is_refused_until_the_end(monkeypatch):
     async def nobody(port, welcome):
         return None
 
-    monkeypatch.setattr(firewall, "_listen", nobody)
-    answer = asyncio.run(
-        firewall.meet(firewall._Meeting("a", [free_range()], {"b": "127.0.0.1"}, 0.3))
-    )
+    monkeypatch.setattr(meet, "listen", nobody)
+    answer = asyncio.run(meet.meet(meet.Meeting("a", [free_range()], {"b": "127.0.0.1"}, 0.3)))
     assert set(answer["tries"]["b"].values()) == {REFUSED}
     assert answer["to_s"] - answer["from_s"] >= 0.3
 
@@ -401,11 +400,11 @@ def test_a_listener_that_comes_later_is_found():
     async def late():
         async def then_listen():
             await asyncio.sleep(0.1)
-            return await firewall._listen(sample_ports(ports)[0], lambda r, w: w.close())
+            return await meet.listen(sample_ports(ports)[0], lambda r, w: w.close())
 
         task = asyncio.create_task(then_listen())
         deadline_s = time.monotonic() + 20.0
-        outcome = await firewall._try_range("127.0.0.1", ports, "a", deadline_s)
+        outcome = await meet.try_range("127.0.0.1", ports, "a", deadline_s)
         (await task).close()
         return outcome
 
