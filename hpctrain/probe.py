@@ -49,7 +49,7 @@ def probe_this_host(
         hostname=socket.gethostname(),
         cores=count_cores(),
         gpus=parse_visible_devices(environ.get("CUDA_VISIBLE_DEVICES"), gpus),
-        interfaces=_probe_interfaces() if interfaces else (),
+        interfaces=probe_interfaces() if interfaces else (),
         rdma_ports=_probe_rdma_ports(Path("/sys/class/infiniband")),
         user_id=os.getuid(),
         cloud=_probe_cloud(),
@@ -145,7 +145,8 @@ def _probe_gpus(executor: Executor) -> tuple[str, ...]:
     return parse_gpu_list(done.stdout) if done.ok else ()
 
 
-def _probe_interfaces() -> tuple[Interface, ...]:
+def probe_interfaces() -> tuple[Interface, ...]:
+    """Return the interfaces that are up and have addresses."""
     import ipaddress
 
     import psutil

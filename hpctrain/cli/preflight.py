@@ -65,6 +65,12 @@ Exit codes: 0 nothing failed; 1 a check failed; 2 usage.
     type=click.Path(path_type=Path, file_okay=False),
     help="Write hosts-passed and hosts-failed there; run --exclude-file takes the latter.",
 )
+@click.option(
+    "--usd-per-hour",
+    type=click.FloatRange(min=0),
+    metavar="USD",
+    help="What all hosts together cost an hour, to say what a failure would have cost.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.argument(
     "program",
@@ -84,6 +90,7 @@ def command(
     level: str,
     only: tuple[str, ...],
     out: Path | None,
+    usd_per_hour: float | None,
     as_json: bool,
     program: tuple[str, ...],
 ) -> int:
@@ -93,6 +100,7 @@ def command(
     also looks at what that training needs.
     """
     from hpctrain.launch.prepare import Asked
+    from hpctrain.preflight.price import with_cost
     from hpctrain.preflight.request import prepare_preflight
     from hpctrain.preflight.run import choose_checks, run_checks, split_hosts
     from hpctrain.preflight.show import asking, print_verdicts, render_json, write_hosts
@@ -113,6 +121,7 @@ def command(
     checks = choose_checks(level, only, hosts=request.machines)
     with asking(len(request.tasks)) as on_answer:
         fleet, verdicts = run_checks(request, checks, on_answer)
+    verdicts = with_cost(fleet, verdicts, cluster, usd_per_hour, os.environ)
     if as_json:
         click.echo(render_json(verdicts))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,9 @@ from hpctrain.launch.plan import LaunchPlan, plan_launch
 from hpctrain.launch.prepare import Asked, Prepared, gather_facts, prepare_request
 from hpctrain.launch.rules import TREE_LAUNCH_HOSTS
 from hpctrain.launch.ssh_config import render_ssh_config
+from hpctrain.preflight import meetings
 from hpctrain.preflight.judge_config import ConfigFacts, gather_config_facts
+from hpctrain.preflight.need import RunNeed, plan_need
 from hpctrain.preflight.ring import plan_neighbours
 from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, WARN, Verdict
@@ -91,15 +94,22 @@ def prepare_preflight(asked: Asked, environ: Mapping[str, str], *, about_a_run: 
     if config is None and (about_a_run or asked.config_name or asked.overrides):
         np = plan.np if plan else prepared.request.np
         config = gather_config_facts(asked, np, is_local=local == set(hosts))
+    tasks = _plan_tasks(hosts, prepared, plan, facts, environ, about_a_run=about_a_run)
+    is_training = about_a_run and prepared.is_trainer
     return Request(
-        tasks=_plan_tasks(hosts, prepared, plan, facts, environ, about_a_run=about_a_run),
+        tasks=tasks,
         local=local,
         ssh_options=_ssh_options(plan),
         python_options=prepared.request.python_options,
         plan=plan,
         prepared=prepared,
         verdicts=tuple(verdicts),
-        facts={"config": config, "tree_launch": _starts_from_host_to_host(hosts, plan)},
+        facts={
+            "config": config,
+            "tree_launch": _starts_from_host_to_host(hosts, plan),
+            **({"need": _plan_need(prepared, tasks)} if is_training else {}),
+            "open-files": _most_open_files(),
+        },
     )
 
 
@@ -108,6 +118,20 @@ def _starts_from_host_to_host(hosts: Sequence[str], plan: LaunchPlan | None) -> 
     if plan is None or len(hosts) < TREE_LAUNCH_HOSTS:
         return False
     return not any("no_tree_spawn" in word for word in plan.command.argv)
+
+
+def _most_open_files() -> int | None:
+    """Return to how many files a launch can raise its own limit; None for any number."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def _plan_need(prepared: Prepared, tasks: Mapping[str, NodeTask]) -> RunNeed | str:
+    """Return what the training needs, or why that is not known."""
+    try:
+        return plan_need(prepared.config, max(1, sum(task.ranks for task in tasks.values())))
+    except ConfigError as wrong:
+        return wrong.messages[0]
 
 
 def _is_local(host: str, facts: Facts | None, prepared: Prepared) -> bool:
@@ -123,6 +147,8 @@ def _plan_tasks(
     environ: Mapping[str, str], *, about_a_run: bool,
 ) -> dict[str, NodeTask]:  # fmt: skip
     ranks = {place.host: place.ranks for place in plan.placement} if plan else {}
+    if plan and prepared.request.hosts is None:  # planned for "localhost"
+        ranks = {hosts[0]: plan.np}
     planned = plan.command.env if plan else {}
     names, _ = plan_forwarding(environ, planned, prepared.config.launch.forward)
     ranks_env = {name: environ[name] for name in names if name in environ}
@@ -131,6 +157,7 @@ def _plan_tasks(
     own = [a.partition("/")[0] for i in facts.launcher.interfaces if not i.is_virtual
            for a in i.addresses] if facts else []  # fmt: skip
     is_trainer = about_a_run and prepared.is_trainer
+    meeting = meetings.plan_meetings(hosts, {**environ, **prepared.config.launch.env})
     return {
         host: NodeTask(
             host=host,
@@ -144,6 +171,7 @@ def _plan_tasks(
             subnet=plan.command.env.get("HPCTRAIN_SUBNET") if plan else None,
             environ=ranks_env,
             launcher=tuple(own),
+            more={meetings.CODE: meeting[host]} if len(hosts) > 1 else {},
         )
         for host in hosts
     }

@@ -7,27 +7,44 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hpctrain.preflight.check import Check, Probe
+from hpctrain.preflight.checks.acs import ACS
 from hpctrain.preflight.checks.clock import CLOCK
 from hpctrain.preflight.checks.compiler import check_compiler
 from hpctrain.preflight.checks.config import CONFIG
+from hpctrain.preflight.checks.cpu_cores import CORES
 from hpctrain.preflight.checks.data import DATA
+from hpctrain.preflight.checks.disk import DISK
+from hpctrain.preflight.checks.efa import EFA
+from hpctrain.preflight.checks.firewall import FIREWALL
+from hpctrain.preflight.checks.gpu_count import GPU_COUNT
+from hpctrain.preflight.checks.gpu_health import GPU_HEALTH
+from hpctrain.preflight.checks.gpu_memory import GPU_MEMORY
+from hpctrain.preflight.checks.gpu_processes import GPU_PROCESSES
 from hpctrain.preflight.checks.gpus import check_gpus
 from hpctrain.preflight.checks.horovod import check_horovod
 from hpctrain.preflight.checks.host_to_host import HOST_TO_HOST
 from hpctrain.preflight.checks.imports import IMPORTS, SAME_SCRIPT
+from hpctrain.preflight.checks.memlock import MEMLOCK
+from hpctrain.preflight.checks.memory import MEMORY
 from hpctrain.preflight.checks.mpi import check_mpi, check_mpirun
 from hpctrain.preflight.checks.mpi4py import check_mpi4py
 from hpctrain.preflight.checks.mtu import MTU
 from hpctrain.preflight.checks.nccl_config import check_nccl_config
 from hpctrain.preflight.checks.nccl_library import make_check as make_nccl_check
+from hpctrain.preflight.checks.network import NETWORK
+from hpctrain.preflight.checks.open_files import OPEN_FILES
 from hpctrain.preflight.checks.paths import PATHS, SHARED
 from hpctrain.preflight.checks.python import check_python
+from hpctrain.preflight.checks.rdma import RDMA
 from hpctrain.preflight.checks.reach import REACH
 from hpctrain.preflight.checks.same_software import make_checks as make_same_checks
+from hpctrain.preflight.checks.shm import SHARED_MEMORY
 from hpctrain.preflight.checks.slots import check_slots
 from hpctrain.preflight.checks.ssh import check_ssh
+from hpctrain.preflight.checks.tcpx import TCPX
 from hpctrain.preflight.checks.torch import check_apex, check_torch
 from hpctrain.preflight.checks.way_back import WAY_BACK
+from hpctrain.preflight.checks.xid import XID
 from hpctrain.preflight.fleet import Fleet, on_each_host
 from hpctrain.preflight.machine import (
     MPIRUN_TIMEOUT_S,
@@ -85,6 +102,23 @@ CHECKS: tuple[Check, ...] = (
     DATA,
     IMPORTS,
     SAME_SCRIPT,
+    GPU_COUNT,
+    GPU_HEALTH,
+    XID,
+    GPU_PROCESSES,
+    GPU_MEMORY,
+    MEMORY,
+    SHARED_MEMORY,
+    MEMLOCK,
+    OPEN_FILES,
+    DISK,
+    CORES,
+    NETWORK,
+    FIREWALL,
+    RDMA,
+    EFA,
+    TCPX,
+    ACS,
 )
 
 PROBES: Mapping[str, Probe] = {probe.name: probe for check in CHECKS for probe in check.probes}

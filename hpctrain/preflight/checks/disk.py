@@ -1,0 +1,71 @@
+"""Is there room for the checkpoints where the run writes them?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpctrain.estimate.quantities import render_bytes
+from hpctrain.preflight.check import Check, Probe
+from hpctrain.preflight.checks.gpu_memory import NEED
+from hpctrain.preflight.fleet import Fleet, on_each_host
+from hpctrain.preflight.need import RunNeed
+from hpctrain.preflight.task import NodeTask
+from hpctrain.preflight.verdict import FAIL, PASS, WARN, Verdict
+
+CODE = "disk"
+# For logs and events; below it a disk is as good as full.
+OTHER_BYTES = 10**9
+
+
+def _look(task: NodeTask) -> dict[str, Any]:
+    folder = Path(task.run_path or task.cwd).absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    found = os.statvfs(folder)
+    return {
+        "folder": str(folder),
+        "free_bytes": found.f_bavail * found.f_frsize,
+        # Some file systems count no files, and have 0 of 0.
+        "files": [found.f_files, found.f_favail],
+    }
+
+
+# Apart from the other facts of a host: asking a network file system that is gone never ends.
+DISK_SPACE = Probe("disk-space", _look, 15.0)
+
+
+def judge_disk(fleet: Fleet) -> Iterator[Verdict]:
+    """Compare what is free with the checkpoints that lie there at once at most."""
+    need = fleet.facts.get(NEED)
+
+    def judge(task: NodeTask, value: dict[str, Any]) -> Verdict:
+        folder, free = value["folder"], value["free_bytes"]
+        found = f"{render_bytes(free)} free at {folder}"
+        fix = f"df -h {folder}; --runs-dir on a larger disk, or --set checkpoint.keep_last=1"
+        total, files = value["files"]
+        if total and not files:
+            return Verdict(CODE, FAIL, f"no file can be made at {folder}: no inodes", "df -i")
+        if not isinstance(need, RunNeed):
+            expected = f"{render_bytes(OTHER_BYTES)} at least"
+            if free < OTHER_BYTES:
+                return Verdict(CODE, WARN, found, fix, expected)
+            return Verdict(CODE, PASS, f"{expected} free at {folder}; no estimate for this run")
+        each = render_bytes(need.checkpoint_bytes)
+        many = "" if need.checkpoints == 1 else "s"
+        what = f"{need.checkpoints} checkpoint{many} of {each}"
+        if free < need.disk_bytes:
+            expected = f"{render_bytes(need.disk_bytes)}: {what}"
+            return Verdict(CODE, FAIL, found, fix, expected)
+        if free < need.disk_bytes + OTHER_BYTES:
+            expected = f"{render_bytes(need.disk_bytes + OTHER_BYTES)}: {what}, and logs"
+            return Verdict(CODE, WARN, found, fix, expected)
+        wanted = f"{render_bytes(need.disk_bytes)} needed ({what}), and free"
+        return Verdict(CODE, PASS, f"{wanted} at {folder}")
+
+    yield from on_each_host(CODE, DISK_SPACE.name, judge)(fleet)
+
+
+DISK = Check(CODE, judge_disk, (DISK_SPACE,))
