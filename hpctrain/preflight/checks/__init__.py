@@ -19,6 +19,11 @@ from hpctrain.preflight.checks.slots import check_slots
 from hpctrain.preflight.checks.ssh import check_ssh
 from hpctrain.preflight.checks.torch import check_apex, check_torch
 from hpctrain.preflight.fleet import Fleet, on_each_host
+from hpctrain.preflight.full.allreduce import ALL_REDUCE
+from hpctrain.preflight.full.device import MATRIX, MEMORY_RATE
+from hpctrain.preflight.full.pairs import PAIRS
+from hpctrain.preflight.full.rehearsal import REHEARSAL
+from hpctrain.preflight.full.storage import STORAGE_RATE
 from hpctrain.preflight.machine import (
     MPIRUN_TIMEOUT_S,
     PACKAGES_TIMEOUT_S,
@@ -63,6 +68,12 @@ CHECKS: tuple[Check, ...] = (
     _of_machine("ssh", check_ssh),
     _of_machine("compiler", check_compiler),
     _of_machine("apex", check_apex),
+    MATRIX,
+    MEMORY_RATE,
+    STORAGE_RATE,
+    ALL_REDUCE,
+    PAIRS,
+    REHEARSAL,
 )
 
 PROBES: Mapping[str, Probe] = {probe.name: probe for check in CHECKS for probe in check.probes}
