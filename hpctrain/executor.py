@@ -245,7 +245,7 @@ def run_on_all(
 
 
 class Forked(NamedTuple):
-    """What a piece of work that ran in a process of its own left: its value, or why there is none."""
+    """What work in a process of its own left: its value, or why there is none."""
 
     value: Any = None
     error: str = ""

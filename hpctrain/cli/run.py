@@ -35,8 +35,8 @@ Examples:
   hpctrain run --hosts hostfile --explain -- python train.py      and why
 
 \b
-Exit codes: 0 done; that of the first rank that failed; 1 --preflight says no; 2 usage; 75 stopped by
-SIGTERM or SIGUSR1, saved and resumable; 130 Ctrl-C; 128+n signal n.
+Exit codes: 0 done; that of the first rank that failed; 1 --preflight says no; 2 usage; 75 stopped
+by SIGTERM or SIGUSR1, saved and resumable; 130 Ctrl-C; 128+n signal n.
 """,
 )
 @np_option

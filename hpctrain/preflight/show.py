@@ -37,7 +37,9 @@ def print_verdicts(verdicts: Sequence[Verdict], *, hosts: int, err: bool = False
         where = f"{name_hosts(verdict.hosts, hosts)}: " if hosts > 1 and verdict.hosts else ""
         expected = f"; expected {verdict.expected}" if verdict.expected else ""
         fix = f" → {verdict.fix}" if verdict.fix and verdict.status != PASS else ""
-        click.echo(f"{mark}  {verdict.code:{width}}  {where}{verdict.found}{expected}{fix}", err=err)
+        click.echo(
+            f"{mark}  {verdict.code:{width}}  {where}{verdict.found}{expected}{fix}", err=err
+        )
     click.echo(render_summary(verdicts, hosts=hosts), err=err)
 
 

@@ -75,11 +75,13 @@ def test_devices_and_disk_of_this_machine(tmp_path):
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ending_it_half_way_leaves_no_rank_and_no_file(tmp_path, data, sent, code):
-    words = [*words_of(data), "--set", "train.batch_size_per_rank=2048", "--only", "rehearsal"]
+    words = [*words_of(data), "--set", "train.global_batch_size=4096", "--only", "rehearsal"]
     process = start(tmp_path, *words)
 
     def ranks():
-        return [pid for pid in launching.processes_with("hpctrain.train") if _is_below(pid, tmp_path)]
+        return [
+            pid for pid in launching.processes_with("hpctrain.train") if _is_below(pid, tmp_path)
+        ]
 
     try:
         launching.wait_until(ranks, "ranks")

@@ -96,8 +96,8 @@ def by_name(status):
 
 def asked(monkeypatch, tasks, **answers):
     """Let hosts answer as given, without asking any."""
-    monkeypatch.setattr(run, "ask_hosts", lambda *_, **__: (answers.get("by", {}),
-                                                            answers.get("unreachable", {})))  # fmt: skip
+    given = (answers.get("by", {}), answers.get("unreachable", {}))
+    monkeypatch.setattr(run, "ask_hosts", lambda *_, **__: given)
     return Request(tasks={host: NodeTask(host=host) for host in tasks}, local=frozenset())
 
 
@@ -168,7 +168,7 @@ def test_a_dry_run_says_which_checks_would_run_where(no_host_is_asked):
 def test_a_dry_run_tells_what_is_wrong_already(no_host_is_asked):
     result = dry_run("--set", "train.stepz=1", "--only", "python")
     assert result.return_value == 0
-    assert "train.stepz: unknown key" in result.stderr
+    assert "train.stepz=1: unknown key" in result.stderr
 
 
 def test_a_wrong_code_asks_nobody(no_host_is_asked):

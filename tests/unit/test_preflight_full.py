@@ -66,10 +66,10 @@ def test_good_devices_share_a_line_however_many_they_are():
     answer = [{**H200, "device": f"cuda:{i}", "flops_per_s": (690 + i) * 1e12} for i in range(8)]
     (verdict,) = judge_matrix(devices(n1=answer, n2=answer))
     assert (verdict.status, verdict.hosts) == (PASS, ("n1", "n2"))
-    assert "16 × NVIDIA H200: 690 TFLOP/s to 697 TFLOP/s" in verdict.found
+    assert "16 x NVIDIA H200: 690 TFLOP/s to 697 TFLOP/s" in verdict.found
     assert "70% of the peak" in verdict.found
     (verdict,) = judge_memory_rate(devices(n1=answer, n2=answer))
-    assert "4e+03 GB/s" in verdict.found
+    assert "4,000 GB/s" in verdict.found
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_a_bad_gpu_is_named_with_its_host(wrong, status, words):
 
 
 def test_a_gpu_that_is_slower_than_its_like_is_named():
-    slow = {**H200, "device": "cuda:3", "flops_per_s": 595e12, "copy_bytes_per_s": 2e12}
+    slow = {**H200, "device": "cuda:3", "flops_per_s": 600e12, "copy_bytes_per_s": 2e12}
     all_ = devices(n1=[H200, H200], n2=[H200, slow])
     verdict = next(iter(judge_matrix(all_)))
     assert (verdict.status, verdict.hosts) == (PASS, ("n1", "n2"))  # just not slow enough
     verdict = next(iter(judge_memory_rate(all_)))
     assert (verdict.status, verdict.hosts) == (WARN, ("n2",))
-    assert "cuda:3: 2e+03 GB/s, 50% of the median" in verdict.found
+    assert "cuda:3: 2,000 GB/s, 50% of the median" in verdict.found
 
 
 def test_a_copy_that_changed_something_fails():
@@ -194,7 +194,7 @@ def test_a_block_that_comes_back_changed_is_counted(tmp_path, monkeypatch):
     past_cache = storage._go_past_cache
 
     def damage(descriptor):
-        os.pwrite(descriptor, b"?", (4 << 20) + 99)
+        os.pwrite(descriptor, b"changed!", (4 << 20) + 99)
         return past_cache(descriptor)
 
     monkeypatch.setattr(storage, "_go_past_cache", damage)

@@ -1,4 +1,4 @@
-"""Do all ranks sum right together, and how fast? By the same worker as `hpctrain bench allreduce`."""
+"""Do all ranks sum right together, and how fast? By `hpctrain bench allreduce`'s worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpctrain.errors import BenchError, HpctrainError
 from hpctrain.hosts import Host
 from hpctrain.preflight.check import FULL, Check
 from hpctrain.preflight.fleet import Fleet
-from hpctrain.preflight.full.place import Place
+from hpctrain.preflight.full.place import Place, explain_failure
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, Verdict
 
 CODE = "all-reduce"
@@ -34,7 +34,7 @@ def run_all_reduce(place: Place) -> dict[str, Any]:
         trial = plan_trial_of(place, CODE, place.np, SIZES, REPEATS, BUDGET_S, TIMEOUT_S)
         return as_fact(read_allreduce(run_trial(trial, place.on_step)))
     except HpctrainError as problem:
-        return {"error": "; ".join(problem.messages)}
+        return {"error": explain_failure(problem, place.folder)}
 
 
 def plan_trial_of(

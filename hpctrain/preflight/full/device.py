@@ -174,7 +174,10 @@ def _sort_out_slow(
 
 
 def _summarize(
-    code: str, all_seen: Sequence[Seen], field: str, render: Callable[[float], str],
+    code: str,
+    all_seen: Sequence[Seen],
+    field: str,
+    render: Callable[[float], str],
     explain: Callable[[Mapping[str, Any]], str],
 ) -> Iterator[Verdict]:
     """Yield a line for each kind of device, however many there are."""
@@ -186,7 +189,7 @@ def _summarize(
         shown = render(rates[0])
         if len(rates) > 1:
             shown = f"{shown} to {render(rates[-1])}, median {render(statistics.median(rates))}"
-        count = f"{len(rates)} × " if len(rates) > 1 else ""
+        count = f"{len(rates)} x " if len(rates) > 1 else ""
         hosts = tuple(dict.fromkeys(seen.host for seen in group))
         found = f"{count}{name}: {shown}; {explain(group[0].answer)}"
         yield Verdict(code, PASS, found, hosts=hosts)
@@ -195,7 +198,7 @@ def _summarize(
 def _explain_product(answer: Mapping[str, Any]) -> str:
     part = _part_of_peak(answer)
     peak = "not judged against a peak" if part is None else f"{part:.0%} of the peak"
-    return f"{answer['precision']}, {answer['size']}×{answer['size']}, {peak}; products right"
+    return f"{answer['precision']}, size {answer['size']}, {peak}; products right"
 
 
 def _explain_copy(answer: Mapping[str, Any]) -> str:
@@ -203,11 +206,15 @@ def _explain_copy(answer: Mapping[str, Any]) -> str:
 
 
 def _render_flops(rate: float) -> str:
-    return f"{rate / TERA:.3g} TFLOP/s"
+    return f"{_render_number(rate / TERA)} TFLOP/s"
 
 
 def _render_bytes(rate: float) -> str:
-    return f"{rate / 1e9:.3g} GB/s"
+    return f"{_render_number(rate / 1e9)} GB/s"
+
+
+def _render_number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 DEVICES = Probe(DEVICES_PROBE, probe_devices, PROBE_TIMEOUT_S)

@@ -15,7 +15,7 @@ from hpctrain.errors import HpctrainError
 from hpctrain.preflight.check import FULL, Check
 from hpctrain.preflight.fleet import Fleet
 from hpctrain.preflight.full.allreduce import as_fact, plan_trial_of
-from hpctrain.preflight.full.place import Place
+from hpctrain.preflight.full.place import Place, explain_failure
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 
 CODE = "pairs"
@@ -81,7 +81,7 @@ def run_pairs(place: Place) -> dict[str, Any]:
             )
             points = as_fact(read_allreduce(run_trial(trial, stop=stop)))["points"]
         except HpctrainError as problem:
-            return {"hosts": pair, "error": "; ".join(problem.messages)}
+            return {"hosts": pair, "error": explain_failure(problem, place.folder)}
         large = max(points, key=lambda point: point["bytes"])
         return {
             "hosts": pair, "busbw_gb_per_s": large["busbw_gb_per_s"], "bytes": large["bytes"],

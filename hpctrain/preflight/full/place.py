@@ -20,6 +20,7 @@ from hpctrain.preflight.request import Request
 PREFIX = ".preflight-"
 CONFIG_FILE = "preflight.toml"
 REMOVE_TIMEOUT_S = 30.0
+LAST_LINES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,3 +115,18 @@ def _remove_elsewhere(request: Request, folder: Path) -> None:
         ssh.run(command, timeout_s=REMOVE_TIMEOUT_S)
 
     run_on_all(remove, [host for host in hosts if host == first])
+
+
+def explain_failure(problem: Exception, folder: Path) -> str:
+    """Return in one line why a launch failed, without names in a folder that will be gone.
+
+    >>> text = "/d/x: the run failed:\\n  ready\\n  failed: rank 1 on n2 failed first\\n  | no data"
+    >>> explain_failure(RuntimeError(text), Path("/d"))
+    'failed: rank 1 on n2 failed first; no data'
+    """
+    lines = [line.strip(" |") for line in str(problem).replace(f"{folder}/", "").splitlines()]
+    telling = (i for i, line in enumerate(lines) if line.startswith(("failed:", "error:")))
+    lines = [line for line in lines[next(telling, 0) :] if line and not line.startswith("log:")]
+    if len(lines) > 1 + LAST_LINES:
+        lines = [lines[0], "…", *lines[-LAST_LINES:]]
+    return "; ".join(lines)

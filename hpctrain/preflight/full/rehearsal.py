@@ -18,7 +18,7 @@ from hpctrain.config import Config
 from hpctrain.errors import HpctrainError
 from hpctrain.preflight.check import FULL, Check
 from hpctrain.preflight.fleet import Fleet
-from hpctrain.preflight.full.place import Place
+from hpctrain.preflight.full.place import Place, explain_failure
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, Verdict
 from hpctrain.rundir import read_events
 
@@ -82,7 +82,7 @@ def run_part(place: Place, name: str, config: Config) -> dict[str, Any]:
         path = run_trial(plan_part(place, name, config), place.on_step)
         sample = read_sample(path, warmup_steps=1)
     except HpctrainError as problem:
-        return {"error": "; ".join(problem.messages)}
+        return {"error": explain_failure(problem, place.folder)}
     events = list(read_events(path))
     steps = [event for event in events if event.get("event") == "step"]
     saved = [event["bytes"] for event in events if event.get("event") == "checkpoint"]

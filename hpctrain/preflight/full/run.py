@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -82,7 +81,7 @@ def run_full(
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hpctrain-preflight-"))
         request = write_ssh_config(request, folder)
-            place = None
+        place = None
         stack.enter_context(console.bar(len(parts), lambda: sum(left.values())))
         for part in parts:
             console.begin(part.title)

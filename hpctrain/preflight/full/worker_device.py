@@ -99,9 +99,7 @@ def measure_copy(device: torch.device) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def time_repeats(
-    work: Callable[[], object], device: torch.device, timed_s: float
-) -> list[float]:
+def time_repeats(work: Callable[[], object], device: torch.device, timed_s: float) -> list[float]:
     """Return how long each repeat took (s), the device waited for, for about `timed_s` in all."""
     work()
     times_s: list[float] = []
