@@ -38,13 +38,13 @@ def test_the_slow_link_of_one_host_is_named_by_pairs_and_a_run_leaves_it_out(lab
     assert code == 1, verdicts
     bad = [verdict for verdict in verdicts if verdict["status"] == "FAIL"]
     assert [verdict["hosts"] for verdict in bad] == [[slow], [slow]]
-    for verdict, partner in zip(bad, ("n1", "n2"), strict=True):
-        assert lab.host(partner) in verdict["found"]
-        assert slow in verdict["found"]
+    told = {name for name in ("n1", "n2") for v in bad if lab.host(name) in v["found"]}
+    assert told == {"n1", "n2"}  # each pair names both of its hosts
+    assert all(slow in verdict["found"] for verdict in bad)
     assert [v["status"] for v in verdicts if v not in bad] == ["PASS"]
     failed = lab.folder / "checked" / "hosts-failed"
     assert failed.read_text() == f"{slow}\n"
-    assert not list((lab.folder / "runs").glob("*")) if (lab.folder / "runs").exists() else True
+    assert not (lab.folder / "runs").exists()
 
     done = lab.run("--exclude-file", str(failed), "--", "hostname")
     assert done.returncode == 0, done.stderr
