@@ -40,8 +40,8 @@ Examples:
   hpctrain preflight --hosts hostfile --level full          with GPUs, network and disks at work
   hpctrain preflight --hosts hostfile --level full --dry-run     which checks would run where
   hpctrain preflight --hosts hostfile --config my.toml --only pairs --only rehearsal
-  hpctrain preflight --hosts hostfile --out checked && hpctrain run --hosts hostfile \\
-    --exclude-file checked/hosts-failed --config my.toml
+  hpctrain preflight --hosts hostfile --out checked              then, without those that failed:
+  hpctrain run --hosts hostfile --exclude-file checked/hosts-failed --config my.toml
   hpctrain preflight --json | jq '.[] | select(.status == "FAIL")'
 
 \b

@@ -66,3 +66,22 @@ def test_hosts_rehearse_together_and_leave_nothing(lab):
     assert set(found["storage-rate"]["hosts"]) == {lab.host("n1"), lab.host("n2")}
     left = [path for path in lab.folder.rglob("*") if "preflight" in path.name]
     assert left == []
+
+
+def test_two_hosts_with_a_slow_link_are_told_what_the_training_would_need(lab):
+    """One pair has no other to be compared with; the training itself shows that it waits."""
+    wide = {
+        **SETTINGS,
+        "data.path": lab.folder / "data",
+        "model.d_model": 320,
+        "comm.bucket_mb": 25,
+    }
+    excluded = lab.folder / "only-two"
+    excluded.write_text(lab.host("n2") + "\n")
+    code, verdicts = preflight(
+        lab, *as_options(wide), "--exclude-file", str(excluded), "--only", "rehearsal"
+    )
+    assert code == 0, verdicts
+    assert [verdict["status"] for verdict in verdicts] == ["WARN", "PASS"]
+    assert "of a step waits for the exchange" in verdicts[0]["found"]
+    assert "GB/s to hide it" in verdicts[0]["found"]

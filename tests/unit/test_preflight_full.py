@@ -319,6 +319,7 @@ def test_one_pair_has_nothing_to_be_compared_with_and_says_so():
 REHEARSED = {
     "path": "/r", "np": 4, "precision": "fp32", "device": "cpu", "step_time_s": 0.5,
     "losses": {"1": 5.0, "2": 4.0, "3": 3.5, "4": 3.25, "5": 3.0},
+    "exposed_comm_s": 0.1, "params": 10_000_000,
     "resumed": {"4": 3.25, "5": 3.0}, "saved_bytes": 10_000_000, "peak_bytes": None,
 }  # fmt: skip
 
@@ -356,6 +357,17 @@ def test_rehearsals(change, status, words):
     verdict = rehearsed(**change)
     assert verdict.status == status
     assert words in verdict.found
+
+
+def test_a_training_that_mostly_waits_is_told_what_link_would_do():
+    fact = {"rehearsal": {**REHEARSED, "exposed_comm_s": 0.4}}
+    warning, verdict = rehearsal.judge_rehearsal(fleet(facts=fact))
+    assert (warning.status, verdict.status) == (WARN, PASS)
+    assert warning.found == (
+        "80% of a step waits for the exchange of gradients: 0.06 GB each way, 0.6 GB/s to hide it"
+    )
+    alone = {"rehearsal": {**REHEARSED, "exposed_comm_s": 0.4, "np": 1}}
+    assert [v.status for v in rehearsal.judge_rehearsal(fleet(facts=alone))] == [PASS]
 
 
 def test_the_configuration_is_the_true_one_cut_short(tmp_path):

@@ -7,6 +7,7 @@ that checkpoint: its losses must be those that the first one had there.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from hpctrain.errors import HpctrainError
 from hpctrain.preflight.check import FULL, Check
 from hpctrain.preflight.fleet import Fleet
 from hpctrain.preflight.full.place import Place, explain_failure
-from hpctrain.preflight.verdict import FAIL, PASS, SKIP, Verdict
+from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 from hpctrain.rundir import read_events
 
 CODE = "rehearsal"
@@ -28,6 +29,7 @@ TIMEOUT_S = 600.0  # of each launch
 MOST_EVAL_SEQUENCES = 64
 # Where it is not bit for bit: kernels of GPUs add up in any order, and 16 bits round coarsely.
 TOLERANCE = 1e-3
+WAITING_PART = 0.5  # of a step
 BROKEN = "the run's own way: hpctrain run --set train.steps=5 with the same options"
 
 
@@ -86,12 +88,14 @@ def run_part(place: Place, name: str, config: Config) -> dict[str, Any]:
     events = list(read_events(path))
     steps = [event for event in events if event.get("event") == "step"]
     saved = [event["bytes"] for event in events if event.get("event") == "checkpoint"]
+    waited = [statistics.median(rank.exposed_comm_s) for rank in sample.ranks]
     peaks = [rank.peak_bytes for rank in sample.ranks if rank.peak_bytes is not None]
     return {
         "path": str(path), "np": sample.np, "precision": sample.precision,
         "device": sample.ranks[0].device if sample.ranks else "unknown",
         "losses": {str(event["step"]): event.get("loss") for event in steps},
         "step_time_s": sorted(sample.step_time_s)[len(sample.step_time_s) // 2],
+        "exposed_comm_s": min(waited, default=0.0), "params": sample.params,
         "saved_bytes": saved[0] if saved else None, "peak_bytes": max(peaks, default=None),
     }  # fmt: skip
 
@@ -104,6 +108,7 @@ def judge_rehearsal(fleet: Fleet) -> Iterator[Verdict]:
     elif "error" in found:
         yield Verdict(CODE, FAIL, found["error"], BROKEN, f"{STEPS} steps")
     else:
+        yield from _judge_waiting(found)
         yield _judge_losses(found)
 
 
@@ -131,6 +136,21 @@ def _judge_losses(found: dict[str, Any]) -> Verdict:
         f"{found['step_time_s']:.3g} s each{size}{memory}; resumed at step {SAVED_STEP} its losses "
         f"are the same {same}",
     )  # fmt: skip
+
+
+def _judge_waiting(found: dict[str, Any]) -> Iterator[Verdict]:
+    """Warn where even the rank that waits least spends most of a step on the exchange."""
+    step_s, waited_s, n = found["step_time_s"], found["exposed_comm_s"], found["np"]
+    if n < 2 or waited_s < WAITING_PART * step_s:
+        return
+    text = f"{waited_s / step_s:.0%} of a step waits for the exchange of gradients"
+    if found["params"]:
+        # A ring sends 2 (n - 1)/n of a message each way.
+        moved_gb = 4 * found["params"] * 2 * (n - 1) / n / 1e9
+        spared_s = max(step_s - waited_s, 1e-9)
+        text += f": {moved_gb:.2g} GB each way, {moved_gb / spared_s:.2g} GB/s to hide it"
+    fix = "see pairs for a slow link; train.grad_accum_steps, comm.compression; hpctrain bench"
+    yield Verdict(CODE, WARN, text, fix, f"less than {WAITING_PART:.0%}")
 
 
 def _is_loss(losses: dict[str, Any], step: str) -> bool:
