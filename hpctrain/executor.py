@@ -287,6 +287,7 @@ def _fork(work: Callable[[], object]) -> tuple[int, int]:
         return pid, reader
     try:
         os.setpgid(0, 0)
+        die_with_parent()  # Ctrl-C ends the parent alone
         os.close(reader)
         try:
             answer = {"value": work()}
@@ -333,6 +334,11 @@ def _as_text(output: bytes | str | None) -> str:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends, so that we can find it."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when the one that started it ends."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,16 +85,21 @@ def plan_trial(trial: Trial) -> Command:
     return Command((*argv, "--", *trial.program) if trial.program else tuple(argv))
 
 
-def run_trial(trial: Trial, on_step: Callable[[int], None] | None = None) -> Path:
+def run_trial(
+    trial: Trial,
+    on_step: Callable[[int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Path:
     """Run a trial to its end and return its run directory.
 
     What an earlier, broken try of the same name left is removed first.
 
     Args:
         on_step: called with the number of finished steps, where the program reports them.
+        stop: what ends it early, for trials that run in threads, which Ctrl-C does not reach.
 
     Raises:
-        BenchError: it failed or took too long; the message has its last words.
+        BenchError: it failed, took too long or was stopped; the message has its last words.
     """
     _make_room(trial)
     output = trial.runs_dir / f"{trial.name}.out"
@@ -103,7 +109,7 @@ def run_trial(trial: Trial, on_step: Callable[[int], None] | None = None) -> Pat
             parent_death_signal=signal.SIGTERM,
         )  # fmt: skip
     try:
-        code = _watch(process, trial, on_step)
+        code = _watch(process, trial, on_step, stop or threading.Event())
     except BaseException:
         _stop(process)
         raise
@@ -136,13 +142,14 @@ def _make_room(trial: Trial) -> None:
 
 
 def _watch(
-    process: subprocess.Popen[bytes], trial: Trial, on_step: Callable[[int], None] | None
-) -> int | None:
+    process: subprocess.Popen[bytes], trial: Trial, on_step: Callable[[int], None] | None,
+    stop: threading.Event,
+) -> int | None:  # fmt: skip
     """Return the exit code; None where the time ran out, and the trial was stopped."""
     end_by_s = time.monotonic() + trial.timeout_s
     told = 0
     while (code := process.poll()) is None:
-        if time.monotonic() > end_by_s:
+        if time.monotonic() > end_by_s or stop.is_set():
             _stop(process)
             return None
         if on_step is not None and (step := _newest_step(trial.run_path)) > told:

@@ -22,7 +22,7 @@ COMMANDS = {
     "export": ("hpctrain.cli.export", "Write a checkpoint's model for other programs."),
     "generate": ("hpctrain.cli.generate", "Let a checkpoint's model write text."),
     "estimate": ("hpctrain.cli.estimate", "Say what a training needs: memory, time, money."),
-    "preflight": ("hpctrain.cli.preflight", "Check what is installed here, and how to fix it."),
+    "preflight": ("hpctrain.cli.preflight", "Find what would stop a run, on every host at once."),
     "install-horovod": ("hpctrain.cli.install_horovod", "Build and install Horovod for this MPI."),
     "completion": ("hpctrain.cli.completion", "Print the script for tab completion."),
 }

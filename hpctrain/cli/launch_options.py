@@ -63,6 +63,12 @@ set_option = click.option(
 oversubscribe_option = click.option(
     "--oversubscribe", is_flag=True, help="Allow more ranks than slots."
 )
+exclude_file_option = click.option(
+    "--exclude-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    shell_complete=complete_file,
+    help="Leave out the hosts that this file names, a name a line: preflight's hosts-failed.",
+)
 probe_option = click.option(
     "--probe", is_flag=True, help="Ask the hosts for their facts first, and keep them."
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
+from types import FrameType
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,6 +13,7 @@ from click.shell_completion import CompletionItem
 from hpctrain.cli.launch_options import (
     complete_file,
     config_option,
+    exclude_file_option,
     host_options,
     np_option,
     oversubscribe_option,
@@ -35,14 +38,19 @@ Examples:
   hpctrain preflight --hosts hostfile --config my.toml      all hosts, for this training
   hpctrain preflight --hosts hostfile -- python train.py    and for a program of your own
   hpctrain preflight --hosts hostfile --level full          with GPUs, network and disks at work
+  hpctrain preflight --hosts hostfile --level full --dry-run     which checks would run where
+  hpctrain preflight --hosts hostfile --config my.toml --only pairs --only rehearsal
+  hpctrain preflight --hosts hostfile --out checked              then, without those that failed:
+  hpctrain run --hosts hostfile --exclude-file checked/hosts-failed --config my.toml
   hpctrain preflight --json | jq '.[] | select(.status == "FAIL")'
 
 \b
-Exit codes: 0 nothing failed; 1 a check failed; 2 usage.
+Exit codes: 0 nothing failed; 1 a check failed; 2 usage; 130 Ctrl-C, 143 SIGTERM.
 """,
 )
 @np_option
 @host_options
+@exclude_file_option
 @config_option
 @set_option
 @oversubscribe_option
@@ -58,7 +66,7 @@ Exit codes: 0 nothing failed; 1 a check failed; 2 usage.
     multiple=True,
     metavar="CODE",
     shell_complete=complete_codes,
-    help="Only this check. Repeatable.",
+    help="Only this check, of either level. Repeatable.",
 )
 @click.option(
     "--out",
@@ -71,6 +79,7 @@ Exit codes: 0 nothing failed; 1 a check failed; 2 usage.
     metavar="USD",
     help="What all hosts together cost an hour, to say what a failure would have cost.",
 )
+@click.option("--dry-run", is_flag=True, help="Print which checks would run where; ask no host.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.argument(
     "program",
@@ -84,6 +93,7 @@ def command(
     hosts: Path | None,
     host_list: str | None,
     cluster: str | None,
+    exclude_file: Path | None,
     config_name: str | None,
     overrides: tuple[str, ...],
     oversubscribe: bool,
@@ -91,6 +101,7 @@ def command(
     only: tuple[str, ...],
     out: Path | None,
     usd_per_hour: float | None,
+    dry_run: bool,
     as_json: bool,
     program: tuple[str, ...],
 ) -> int:
@@ -100,6 +111,7 @@ def command(
     also looks at what that training needs.
     """
     from hpctrain.launch.prepare import Asked
+    from hpctrain.preflight.check import FULL
     from hpctrain.preflight.price import with_cost
     from hpctrain.preflight.request import prepare_preflight
     from hpctrain.preflight.run import choose_checks, run_checks, split_hosts
@@ -112,6 +124,7 @@ def command(
         hosts_file=hosts,
         host_list=host_list,
         cluster=cluster,
+        exclude_file=exclude_file,
         config_name=config_name,
         overrides=overrides,
         oversubscribe=oversubscribe,
@@ -119,8 +132,25 @@ def command(
     about_a_run = bool(program or config_name or overrides)
     request = prepare_preflight(asked, os.environ, about_a_run=about_a_run)
     checks = choose_checks(level, only, hosts=request.machines)
+    if dry_run:
+        from hpctrain.preflight.show_plan import render_plan, render_plan_json
+
+        click.echo((render_plan_json if as_json else render_plan)(request, checks))
+        if request.verdicts:  # what is wrong is known before any host is asked
+            print_verdicts(request.verdicts, hosts=len(request.tasks), err=True)
+        return 0
     with asking(len(request.tasks)) as on_answer:
         fleet, verdicts = run_checks(request, checks, on_answer)
+    full = [check for check in checks if check.level == FULL]
+    if full:
+        from hpctrain.bench.scaling.progress import BenchConsole
+        from hpctrain.preflight.full.run import run_full
+        from hpctrain.preflight.verdict import merge
+
+        signal.signal(signal.SIGTERM, _leave)
+        failed = [verdict for verdict in verdicts if verdict.status == FAIL]
+        fleet, more = run_full(request, fleet, full, BenchConsole(), failed=failed)
+        verdicts = merge([*verdicts, *more])
     verdicts = with_cost(fleet, verdicts, cluster, usd_per_hour, os.environ)
     if as_json:
         click.echo(render_json(verdicts))
@@ -129,3 +159,8 @@ def command(
     if out is not None:
         write_hosts(out, *split_hosts(fleet, verdicts))
     return 1 if any(verdict.status == FAIL for verdict in verdicts) else 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Leave in order, so that ranks are stopped and files removed."""
+    raise SystemExit(128 + number)

@@ -10,6 +10,7 @@ import click
 from hpctrain.cli.launch_options import (
     complete_file,
     config_option,
+    exclude_file_option,
     host_options,
     np_option,
     oversubscribe_option,
@@ -29,18 +30,20 @@ Examples:
   hpctrain run --np 4 --cluster lab --config demo       on what `hpctrain cluster up` made
   hpctrain run -H node1:4,node2:4 --set optim.lr=3e-4 --name big
   hpctrain run --hosts hostfile --dry-run -- python train.py      what would run
+  hpctrain run --hosts hostfile --preflight --exclude-file hosts-failed --config my.toml
   hpctrain run --resume --name big                      go on from its newest checkpoint
   hpctrain run --hosts hostfile --explain -- python train.py      and why
   hpctrain run --hosts hostfile --spares 1 --max-restarts 5 --name big     survive a lost host
 
 \b
-Exit codes: 0 done; that of the first rank that failed; 1 hpctrain says no, or no progress over 3
-restarts; 2 usage; 75 stopped by SIGTERM or SIGUSR1, saved and resumable: requeue; 130 Ctrl-C; 128+n
-signal n.
+Exit codes: 0 done; that of the first rank that failed; 1 --preflight or hpctrain says no, or no
+progress over 3 restarts; 2 usage; 75 stopped by SIGTERM or SIGUSR1, saved and resumable: requeue;
+130 Ctrl-C; 128+n signal n.
 """,
 )
 @np_option
 @host_options
+@exclude_file_option
 @click.option(
     "--sync",
     is_flag=True,
@@ -82,6 +85,9 @@ signal n.
     type=click.IntRange(min=1),
     help="Fewest ranks to go on with when hosts are lost. Default: as many as at first.",
 )
+@click.option(
+    "--preflight", is_flag=True, help="First hpctrain preflight; start nothing where it fails."
+)
 @click.option("--dry-run", is_flag=True, help="Print the exact command; touch no host.")
 @click.option("--explain", is_flag=True, help="Print why each flag and variable is there.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --explain: as JSON.")
@@ -98,6 +104,7 @@ def command(
     hosts: Path | None,
     host_list: str | None,
     cluster: str | None,
+    exclude_file: Path | None,
     sync: bool,
     config_name: str | None,
     overrides: tuple[str, ...],
@@ -109,6 +116,7 @@ def command(
     max_restarts: int | None,
     spares: str | None,
     min_np: int | None,
+    preflight: bool,
     dry_run: bool,
     explain: bool,
     as_json: bool,
@@ -131,6 +139,7 @@ def command(
         hosts_file=hosts,
         host_list=host_list,
         cluster=cluster,
+        exclude_file=exclude_file,
         config_name=config_name,
         overrides=overrides,
         name=name,
@@ -141,9 +150,12 @@ def command(
         max_restarts=max_restarts,
         spares=spares,
         min_np=min_np,
+        preflight=preflight,
     )
     if as_json and not (dry_run or explain):
         click.echo("warning: --json is ignored without --dry-run or --explain", err=True)
+    if preflight and (dry_run or explain):
+        click.echo("warning: --preflight is ignored with --dry-run and --explain", err=True)
     if cluster is not None:
         from hpctrain.clusters.from_outside import find_outside_cluster, start_from_outside
 
@@ -154,6 +166,11 @@ def command(
         from hpctrain.clusters.from_outside import sync_hosts
 
         sync_hosts(asked, prepared)
+    if preflight and not (dry_run or explain):
+        from hpctrain.preflight.before_run import run_before
+
+        if not run_before(asked, os.environ):
+            return 1
     facts = gather_facts(prepared, os.environ, probe=probe)
     if prepared.is_trainer:
         check_trainer(prepared.config, facts)

@@ -92,8 +92,9 @@ def forwarded_arguments(asked: Asked) -> list[str]:
     words += ["--np", str(asked.np)] if asked.np is not None else []
     words += ["--config", asked.config_name] if asked.config_name is not None else []
     words += [word for each in asked.overrides for word in ("--set", each)]
+    words += ["--exclude-file", str(asked.exclude_file)] if asked.exclude_file else []
     flags = {"--resume": asked.resume, "--oversubscribe": asked.oversubscribe,
-             "--save-signal": asked.save_signal}  # fmt: skip
+             "--save-signal": asked.save_signal, "--preflight": asked.preflight}  # fmt: skip
     words += [flag for flag, given in flags.items() if given]
     numbers = {"--max-restarts": asked.max_restarts, "--spares": asked.spares,
                "--min-np": asked.min_np}  # fmt: skip
@@ -106,6 +107,7 @@ def project_of(asked: Asked, config: Config) -> Project:
     """Return what is sent: the git checkout, and files that the command or configuration names."""
     named = [Path(word) for word in words_with_files(asked.program)]
     paths = [asked.config_name, *(config.data.mixture or {config.data.path: 1.0})]
+    paths += [str(asked.exclude_file)] if asked.exclude_file else []
     named += [Path(path) for path in paths if path]
     project = find_project(Path.cwd(), named, LocalExecutor())
     for path in project.outside:

@@ -28,6 +28,7 @@ from hpctrain.facts import Facts, HostFacts
 from hpctrain.hosts import Host, HostList, parse_host_list, parse_hostfile
 from hpctrain.launch.crew import split_spares
 from hpctrain.launch.environment import plan_path
+from hpctrain.launch.exclude import exclude_hosts
 from hpctrain.launch.find_mpi import find_mpi
 from hpctrain.launch.rank_env import CONFIG_VARIABLE
 from hpctrain.launch.request import LaunchRequest
@@ -56,6 +57,7 @@ class Asked:
     hosts_file: Path | None = None
     host_list: str | None = None
     cluster: str | None = None
+    exclude_file: Path | None = None
     config_name: str | None = None
     overrides: tuple[str, ...] = ()
     name: str | None = None
@@ -66,6 +68,7 @@ class Asked:
     max_restarts: int | None = None
     spares: str | None = None
     min_np: int | None = None
+    preflight: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     except RunDirectoryError as wrong:
         errors += wrong.messages
     host_list, ssh_configs = _read_hosts(asked, config, environ) if not errors else (None, ())
+    if asked.exclude_file is not None and not errors:
+        host_list = exclude_hosts(host_list, asked.exclude_file)
     elsewhere = host_list is not None and not any(host.is_loopback for host in host_list.hosts)
     if not elsewhere:  # what is missing here may be there on the hosts that run it
         errors += program_problems

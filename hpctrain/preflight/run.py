@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hpctrain.errors import ConfigError, did_you_mean, raise_all
 from hpctrain.preflight.check import FULL, Check, Probe
 from hpctrain.preflight.checks import CHECKS
 from hpctrain.preflight.checks.paths import SHARED
@@ -24,21 +25,42 @@ from hpctrain.preflight.way_there import find_broken_steps
 
 
 def choose_checks(level: str, only: Collection[str] = (), *, hosts: int = 1) -> list[Check]:
-    """Return the checks of a level, in order; `only` names them by their codes.
+    """Return the checks of a level, in order; those that `only` names, whatever their level.
 
     Args:
         hosts: how many machines take part, the launching one included.
+
+    Raises:
+        ConfigError: with every code that is no check's.
     """
-    chosen = [check for check in CHECKS if not only or check.code in only]
-    chosen = [check for check in chosen if level == FULL or check.level != FULL]
+    codes = [check.code for check in CHECKS]
+    raise_all(
+        ConfigError,
+        [
+            f"--only: unknown check, got '{code}'; expected one of {', '.join(codes)}."
+            f"{did_you_mean(code, codes)}"
+            for code in dict.fromkeys(only)
+            if code not in codes
+        ],
+    )
+    if only:
+        return [check for check in CHECKS if check.code in only]
+    chosen = [check for check in CHECKS if level == FULL or check.level != FULL]
     return [check for check in chosen if hosts > 1 or not check.needs_hosts]
 
 
 def run_checks(
     request: Request, checks: list[Check], on_answer: Callable[[str], None] = lambda host: None
 ) -> tuple[Fleet, list[Verdict]]:
-    """Ask all hosts what the checks need, and judge; return the fleet and merged verdicts."""
+    """Ask all hosts what the checks need, and judge; return the fleet and merged verdicts.
+
+    Checks of the full level are left to :func:`hpctrain.preflight.full.run.run_full`.
+    """
+    checks = [check for check in checks if check.level != FULL]
     probes: dict[str, Probe] = {p.name: p for check in checks for p in check.probes}
+    fleet = Fleet(tasks=request.tasks, local=request.local, facts=request.facts)
+    if not checks:
+        return fleet, merge(request.verdicts)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hpctrain-preflight-"))
         request = write_ssh_config(request, folder)

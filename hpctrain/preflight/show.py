@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from hpctrain.preflight.verdict import PASS, Verdict
+from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 
 _COLORS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", "SKIP": None}
 PASSED_FILE, FAILED_FILE = "hosts-passed", "hosts-failed"
@@ -23,11 +24,12 @@ def render_json(verdicts: Sequence[Verdict]) -> str:
     return json.dumps([asdict(verdict) for verdict in verdicts], indent=2)
 
 
-def print_verdicts(verdicts: Sequence[Verdict], *, hosts: int) -> None:
-    """Print a line a verdict, and its fix where something is to be done.
+def print_verdicts(verdicts: Sequence[Verdict], *, hosts: int, err: bool = False) -> None:
+    """Print a line a verdict, its fix where something is to be done, and how many there were.
 
     Args:
         hosts: how many hosts there are; with one, its name is left out.
+        err: whether to print to stderr.
     """
     width = max((len(verdict.code) for verdict in verdicts), default=0)
     for verdict in verdicts:
@@ -35,7 +37,31 @@ def print_verdicts(verdicts: Sequence[Verdict], *, hosts: int) -> None:
         where = f"{name_hosts(verdict.hosts, hosts)}: " if hosts > 1 and verdict.hosts else ""
         expected = f"; expected {verdict.expected}" if verdict.expected else ""
         fix = f" → {verdict.fix}" if verdict.fix and verdict.status != PASS else ""
-        click.echo(f"{mark}  {verdict.code:{width}}  {where}{verdict.found}{expected}{fix}")
+        click.echo(
+            f"{mark}  {verdict.code:{width}}  {where}{verdict.found}{expected}{fix}", err=err
+        )
+    click.echo(render_summary(verdicts, hosts=hosts), err=err)
+
+
+def render_summary(verdicts: Sequence[Verdict], *, hosts: int) -> str:
+    """Return how many lines say what, and on which hosts something failed.
+
+    >>> bad = Verdict("reach", FAIL, "no route", hosts=("n3",))
+    >>> render_summary([Verdict("python", PASS, "3.11"), Verdict("apex", SKIP, "-"), bad], hosts=4)
+    '1 passed, 1 failed on n3, 1 skipped'
+    >>> render_summary([Verdict("python", PASS, "3.11")], hosts=1)
+    '1 passed'
+    """
+    count = Counter(verdict.status for verdict in verdicts)
+    failed = tuple(dict.fromkeys(h for v in verdicts if v.status == FAIL for h in v.hosts))
+    where = f" on {name_hosts(failed, hosts)}" if failed and hosts > 1 else ""
+    parts = {
+        PASS: f"{count[PASS]} passed",
+        WARN: f"{count[WARN]} warning{'s' if count[WARN] > 1 else ''}",
+        FAIL: f"{count[FAIL]} failed{where}",
+        SKIP: f"{count[SKIP]} skipped",
+    }
+    return ", ".join(words for status, words in parts.items() if count[status]) or "no checks"
 
 
 def name_hosts(names: Sequence[str], all_hosts: int) -> str:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -89,3 +90,25 @@ def test_ctrl_c_ends_what_was_started_on_all():
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=10)
     assert out == "stopped\n"
+
+
+FORKING = """
+import os, sys, time
+from hpctrain.executor import run_forked
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+run_forked({"waits": (work, 600.0)})
+"""
+
+
+def test_forked_work_ends_with_the_process_that_wants_it():
+    with subprocess.Popen([sys.executable, "-c", FORKING], stdout=subprocess.PIPE) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    deadline_s = time.monotonic() + 30
+    while Path(f"/proc/{worker}/stat").exists():
+        if Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)

@@ -25,7 +25,8 @@ def imports_of(path):
 
 
 def is_rank_side(path):
-    return "train" in path.parts or ("bench" in path.parts and path.name.startswith("worker"))
+    has_workers = {"bench", "preflight"} & set(path.parts)
+    return "train" in path.parts or (bool(has_workers) and path.name.startswith("worker"))
 
 
 def test_only_the_rank_side_imports_torch():

@@ -46,6 +46,11 @@ from hpctrain.preflight.checks.torch import check_apex, check_torch
 from hpctrain.preflight.checks.way_back import WAY_BACK
 from hpctrain.preflight.checks.xid import XID
 from hpctrain.preflight.fleet import Fleet, on_each_host
+from hpctrain.preflight.full.allreduce import ALL_REDUCE
+from hpctrain.preflight.full.device import MATRIX, MEMORY_RATE
+from hpctrain.preflight.full.pairs import PAIRS
+from hpctrain.preflight.full.rehearsal import REHEARSAL
+from hpctrain.preflight.full.storage import STORAGE_RATE
 from hpctrain.preflight.machine import (
     MPIRUN_TIMEOUT_S,
     PACKAGES_TIMEOUT_S,
@@ -119,6 +124,12 @@ CHECKS: tuple[Check, ...] = (
     EFA,
     TCPX,
     ACS,
+    MATRIX,
+    MEMORY_RATE,
+    STORAGE_RATE,
+    ALL_REDUCE,
+    PAIRS,
+    REHEARSAL,
 )
 
 PROBES: Mapping[str, Probe] = {probe.name: probe for check in CHECKS for probe in check.probes}

@@ -1,0 +1,40 @@
+"""The quick level before a run: it starts only where nothing fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+from hpctrain.launch.prepare import Asked
+from hpctrain.preflight.check import QUICK
+from hpctrain.preflight.request import prepare_preflight
+from hpctrain.preflight.run import choose_checks, run_checks
+from hpctrain.preflight.show import asking, print_verdicts, render_summary
+from hpctrain.preflight.verdict import FAIL, WARN
+
+
+def run_before(asked: Asked, environ: Mapping[str, str]) -> bool:
+    """Return whether the run may start; print the checklist where it may not.
+
+    All of it goes to stderr: stdout is the run's. Where nothing failed, the warnings alone are
+    printed, and how many checks there were.
+
+    Raises:
+        HostfileError, PlanError: there is no telling which hosts are meant.
+    """
+    request = prepare_preflight(asked, environ, about_a_run=True)
+    hosts = len(request.tasks)
+    with asking(hosts) as on_answer:
+        _, verdicts = run_checks(request, choose_checks(QUICK, hosts=hosts), on_answer)
+    if any(verdict.status == FAIL for verdict in verdicts):
+        print_verdicts(verdicts, hosts=hosts, err=True)
+        click.echo("nothing was started. Leave hosts out: --exclude-file FILE", err=True)
+        return False
+    summary = render_summary(verdicts, hosts=hosts)
+    warnings = [verdict for verdict in verdicts if verdict.status == WARN]
+    for verdict in warnings:
+        fix = f" → {verdict.fix}" if verdict.fix else ""
+        click.echo(f"preflight: WARN {verdict.code}: {verdict.found}{fix}", err=True)
+    click.echo(f"preflight: {summary}", err=True)
+    return True
