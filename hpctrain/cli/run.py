@@ -31,6 +31,7 @@ Examples:
   hpctrain run --hosts hostfile --dry-run -- python train.py      what would run
   hpctrain run --resume --name big                      go on from its newest checkpoint
   hpctrain run --hosts hostfile --explain -- python train.py      and why
+  hpctrain run --hosts hostfile --require-transport ib --config demo   or nothing starts
 
 \b
 Exit codes: 0 done; that of the first rank that failed; 2 usage; 75 stopped by SIGTERM or SIGUSR1,
@@ -65,6 +66,11 @@ saved and resumable; 130 Ctrl-C; 128+n signal n.
     is_flag=True,
     help="COMMAND saves and ends by itself on SIGUSR1: send it that in place of SIGTERM.",
 )
+@click.option(
+    "--require-transport",
+    type=click.Choice(["ib", "efa", "tcpx", "socket", "nvlink"]),
+    help="Start only if a short exchange of the same ranks really uses it.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the exact command; touch no host.")
 @click.option("--explain", is_flag=True, help="Print why each flag and variable is there.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --explain: as JSON.")
@@ -89,6 +95,7 @@ def command(
     runs_dir: Path,
     oversubscribe: bool,
     save_signal: bool,
+    require_transport: str | None,
     dry_run: bool,
     explain: bool,
     as_json: bool,
@@ -105,6 +112,8 @@ def command(
     from hpctrain.launch.prepare import Asked, check_trainer, gather_facts, prepare_request
     from hpctrain.launch.start import start_run
 
+    if require_transport is not None:
+        overrides = (*overrides, f"launch.require_transport={require_transport}")
     asked = Asked(
         program=program,
         np=np,
@@ -140,4 +149,9 @@ def command(
         if not as_json:
             show.print_plan(plan, prepared.warnings, dry_run=dry_run, explain=explain)
         return 0
+    expected = prepared.config.launch.require_transport
+    if expected != "none":
+        from hpctrain.bench.transport.prove import prove_transport
+
+        prove_transport(expected, prepared, plan, lambda line: click.echo(line, err=True))
     return start_run(plan, prepared)

@@ -81,9 +81,10 @@ def ask_hosts(
     from hpctrain.probe import facts_cache
 
     named = [environ["NCCL_CONF_FILE"]] if environ.get("NCCL_CONF_FILE") else []
-    command = Command(
-        (prepared.request.python, *SAFE_PATH, "-m", "hpctrain.variables.host", prefix, *named)
-    )
+    # As ranks get it: hpctrain itself may be found by it.
+    path = {"PYTHONPATH": environ["PYTHONPATH"]} if environ.get("PYTHONPATH") else {}
+    module = ("-m", "hpctrain.variables.host", prefix, *named)
+    command = Command((prepared.request.python, *SAFE_PATH, *module), path)
     options = ("-F", str(facts_cache() / "ssh_config"))
 
     def ask(host: Host) -> HostVariables | str:
@@ -91,7 +92,7 @@ def ask_hosts(
         for line in done.stdout.splitlines():
             if line.startswith(MARK):
                 return host_variables_from_json(json.loads(line.removeprefix(MARK)))
-        return f"{host.name}: cannot be asked for its variables: {done.last_words}."
+        return f"{host.name}: cannot be asked for its variables: {done.last_words}"
 
     answers = dict(zip((host.name for host in hosts), run_on_all(ask, hosts), strict=True))
     raise_all(ProbeError, [answer for answer in answers.values() if isinstance(answer, str)])

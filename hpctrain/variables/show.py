@@ -27,7 +27,10 @@ def print_explained(
             _tell(finding, each.host)
     for finding in differences:
         _tell(finding, "")
+    unknown = tuple(f"{f.name}: " for each in hosts for f in each.findings if f.kind == "unknown")
     for warning in warnings:
+        if unknown and warning.startswith(unknown):
+            continue  # said already
         click.echo(click.style("warning: ", fg="yellow", bold=True) + warning, err=True)
 
 
