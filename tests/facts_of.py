@@ -57,9 +57,9 @@ ETHERNET = _two(
     other=(LO, DOCKER, Interface("enp1s0", ("10.1.0.12/24",), "igb")),
 )  # fmt: skip
 
-# Four InfiniBand ports: NVIDIA/nccl issue 1357, "NET/IB : Using [0]mlx5_0:1/IB/SHARP …; OOB
-# ibp25s0". A RoCE port beside them: issue 302, "[0]mlx5_3:1/IB … [2]mlx5_2:1/RoCE"; a bond's name:
-# issue 997, "mlx5_bond_0:1/RoCE". GPUs' links: issue 1453, "NV18" between all. NCCL: issue 1866.
+# From NVIDIA/nccl: four InfiniBand ports, #1357, "NET/IB : Using [0]mlx5_0:1/IB/SHARP …; OOB
+# ibp25s0"; a RoCE port beside such, #302, "[0]mlx5_3:1/IB … [2]mlx5_2:1/RoCE"; a bond's name, #997,
+# "mlx5_bond_0:1/RoCE"; NVLink between all GPUs, #1453, "NV18"; NCCL's version, #1866.
 _IB_PORTS = (
     *(RdmaPort(f"mlx5_{number}", 1, "InfiniBand") for number in (0, 1, 4, 5)),
     RdmaPort("mlx5_2", 1, "Ethernet"),
@@ -90,7 +90,7 @@ INFINIBAND_CPU = FactSet(
     hosts="n1:4,n2:4",
 )  # fmt: skip
 
-# RoCE over nothing but bonds: NVIDIA/nccl issue 997, "[0]mlx5_bond_0:1/RoCE … OOB bond1"; its NCCL
+# RoCE over nothing but bonds: NVIDIA/nccl#997, "[0]mlx5_bond_0:1/RoCE … OOB bond1"; its NCCL
 # is of CUDA 12.0's time, before 2.21.
 ROCE_OLD_NCCL = _two(
     HostFacts(
@@ -104,9 +104,9 @@ ROCE_OLD_NCCL = _two(
 )  # fmt: skip
 
 # p4d.24xlarge: four EFA devices (AWS, 'EFA on accelerated instances'), named by their place on the
-# PCI bus as aws/eks-charts PR 1144 shows for p5 (rdmap…s0); NCCL and plugin: awslabs/
-# awsome-distributed-ai PR 261, "NCCL Version 2.18.5, AWS OFI NCCL version: 1.7.3-aws"; libfabric:
-# aws/aws-ofi-nccl issue 141's form of efa_installed_packages. NV12: NVIDIA/nccl issue 1505.
+# PCI bus as aws/eks-charts#1144 shows for p5 (rdmap…s0); NCCL and plugin: awslabs/
+# awsome-distributed-ai#261, "NCCL Version 2.18.5, AWS OFI NCCL version: 1.7.3-aws"; libfabric:
+# aws/aws-ofi-nccl#141's form of efa_installed_packages. NV12: NVIDIA/nccl#1505.
 P4D_EFA = _two(
     HostFacts(
         "n", cores=96, gpus=("NVIDIA A100-SXM4-40GB",) * 8, cloud="aws",
@@ -121,8 +121,8 @@ P4D_EFA = _two(
 )  # fmt: skip
 
 # Google Cloud gives each interface its address as a /32. The machine type's NICs: Google's Cluster
-# Toolkit, and NVIDIA/nccl issue 1519, "Bootstrap : Using enp0s12:10.0.0.6<0>"; google/
-# nccl-plugin-gpudirecttcpx issue 1 names enp12s0 and enp134s0.
+# Toolkit, and NVIDIA/nccl#1519, "Bootstrap : Using enp0s12:10.0.0.6<0>"; google/
+# nccl-plugin-gpudirecttcpx#1 names enp12s0 and enp134s0.
 _A3_NICS = ("enp0s12", "enp6s0", "enp12s0", "enp134s0", "enp140s0")
 A3_HIGHGPU = _two(
     HostFacts(
@@ -169,7 +169,7 @@ A2 = _two(
     other=(LO, DOCKER, Interface("ens7", ("10.128.0.12/32",), "gve")),
 )  # fmt: skip
 
-# Twelve links between each two GPUs: NVIDIA/nccl issue 1505.
+# Twelve links between each two GPUs: NVIDIA/nccl#1505.
 NVLINK_NODE = FactSet(
     _facts(
         HostFacts(
@@ -180,7 +180,7 @@ NVLINK_NODE = FactSet(
     )
 )  # fmt: skip
 
-# noonghunna/club-3090 issue 1229: two RTX 5090 that say PHB by `topo -m`, GNS by `topo -p2p`.
+# noonghunna/club-3090#1229: two RTX 5090 that say PHB by `topo -m`, GNS by `topo -p2p`.
 PCIE_NODE = FactSet(
     _facts(
         HostFacts(

@@ -54,6 +54,8 @@ def command(
         overrides=overrides,
     )
     prepared = prepare_request(asked, os.environ)
+    if hosts_asked := len(prepared.request.hosts or ()):
+        click.echo(f"asking {hosts_asked} host{'s' if hosts_asked > 1 else ''} …", err=True)
     facts = gather_facts(prepared, os.environ, probe=True)
     plan = plan_launch(prepared.request, facts)
     explained, differences = explain_hosts(prepared, plan, facts, os.environ)

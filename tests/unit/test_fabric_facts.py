@@ -17,7 +17,7 @@ from hpctrain.fabric_facts import (
 from hpctrain.facts import HostFacts, host_facts_as_json, host_facts_from_json
 from hpctrain.launch.mpi_build import probe_ucx
 
-# NVIDIA/nccl issue 1453, its first two of eight GPUs' rows with all columns; tabs as posted.
+# NVIDIA/nccl#1453, its first two of eight GPUs' rows with all columns; tabs as posted.
 H100_NVLINK = (
     "\tGPU0\tGPU1\tNIC0\tNIC1\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\n"
     "GPU0\t X \tNV18\tSYS\tSYS\t0-79\t0\t\tN/A\n"
@@ -25,7 +25,7 @@ H100_NVLINK = (
     "NIC0\tSYS\tSYS\t X \tSYS\n"
     "NIC1\tSYS\tSYS\tSYS\t X \n"
 )
-# NVIDIA/nccl issue 1343: pairs by NVLink, and no more (four of its eight GPUs).
+# NVIDIA/nccl#1343: pairs by NVLink, and no more (four of its eight GPUs).
 A40_PAIRS = """\
         GPU0    GPU1    GPU2    GPU3    NIC0    CPU Affinity    NUMA Affinity   GPU NUMA ID
 GPU0     X      NV4     NODE    NODE    NODE    0-95    0               N/A
@@ -34,7 +34,7 @@ GPU2    NODE    NODE     X      NV4     PIX     0-95    0               N/A
 GPU3    NODE    NODE    NV4      X      PIX     0-95    0               N/A
 NIC0    NODE    NODE    PIX     PIX      X
 """
-# noonghunna/club-3090 issue 1229.
+# noonghunna/club-3090#1229.
 RTX_5090 = (
     "\tGPU0\tGPU1\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\n"
     "GPU0\t X \tPHB\t0-63\t0\t\tN/A\nGPU1\tPHB\t X \t0-63\t0\t\tN/A\n\nLegend:\n\n  X    = Self\n"
@@ -42,7 +42,7 @@ RTX_5090 = (
 RTX_5090_PEERS = (
     " \tGPU0\tGPU1\t\n GPU0\tX\tGNS\t\n GPU1\tGNS\tX\t\n\nLegend:\n\n  OK   = Status Ok\n"
 )
-# aikitoria/open-gpu-kernel-modules issue 13: `topo -p2p p` with a patched driver.
+# aikitoria/open-gpu-kernel-modules#13: `topo -p2p p` with a patched driver.
 PATCHED_PEERS = (
     " \tGPU0\tGPU1\tGPU2\t\n GPU0\tX\tOK\tOK\t\n GPU1\tOK\tX\tOK\t\n GPU2\tOK\tOK\tX\t\n\nLegend:\n"
 )
@@ -66,7 +66,7 @@ def test_peer_access(text, can):
     assert parse_peer_access(text) is can
 
 
-# aws/aws-ofi-nccl issue 141 (Debian's names) and aws-parallelcluster-cookbook PR 1882 (RPM's).
+# aws/aws-ofi-nccl#141 (Debian's names) and aws/aws-parallelcluster-cookbook#1882 (RPM's).
 @pytest.mark.parametrize(
     ("text", "versions"),
     [
@@ -86,7 +86,7 @@ def test_efa_packages(text, versions):
 
 
 def test_the_plugin_s_version_by_its_own_words():
-    # As it stands in NCCL's log of awslabs/awsome-distributed-ai PR 261's machines and later ones.
+    # As it stands in NCCL's log of awslabs/awsome-distributed-ai#261's machines and later ones.
     assert parse_plugin_version(b"\0Initializing aws-ofi-nccl 1.7.3-aws\0") == "1.7.3-aws"
     assert parse_plugin_version(b"Initializing aws-ofi-nccl 1.17.1\0x") == "1.17.1"
     assert parse_plugin_version(b"Initializing aws-ofi-nccl git-6e504db") is None

@@ -8,14 +8,17 @@ from facts_of import (
     A2,
     A3_HIGHGPU,
     A3_MEGA,
+    ETHERNET,
     FACT_SETS,
     INFINIBAND,
+    LAPTOP,
     NVLINK_NODE,
     P4D_EFA,
     PCIE_NODE,
 )
 
 from hpctrain.hosts import parse_host_list
+from hpctrain.launch import plan
 from hpctrain.launch.dialects import DIALECTS
 from hpctrain.launch.plan import plan_launch
 from hpctrain.launch.request import LaunchRequest
@@ -62,6 +65,36 @@ def nccl_and_fabric(plan):
 @pytest.mark.parametrize("name", FACT_SETS)
 def test_whole_table(name):
     assert render(plan_of(FACT_SETS[name])) == (GOLDEN / f"{name}.txt").read_text()
+
+
+def situations(monkeypatch, plans):
+    """Return what the rules see of the launches that are planned."""
+    seen = []
+    monkeypatch.setattr(plan, "plan_settings", lambda situation: seen.append(situation) or [])
+    for fact_set, more in plans:
+        plan_of(fact_set, **more)
+    return seen
+
+
+def test_every_row_of_the_table_is_asked_for_by_some_machine(monkeypatch):
+    old_plugin = alike(P4D_EFA, versions={"aws-ofi-nccl": "1.5.0"})
+    g5 = replace(PCIE_NODE.facts.launcher, cloud="aws", instance_type="g5.12xlarge",
+                 versions={"nccl": "2.21.5"})  # fmt: skip
+    names = tuple(replace(i, name="eth") for i in A3_HIGHGPU.facts.launcher.interfaces)
+    root = replace(LAPTOP.facts.launcher, user_id=0)
+    plans = [
+        *((fact_set, {}) for fact_set in FACT_SETS.values()),
+        (old_plugin, {}),
+        (PCIE_NODE, {"launcher": g5}),
+        (alike(A3_HIGHGPU, interfaces=names), {}),
+        (alike(INFINIBAND, versions={"nccl": "2.29.7"}), {}),
+        (LAPTOP, {"has_ssh": False, "launcher": root}),
+        (ETHERNET, {"mpi_flavour": "openmpi4"}),
+        (replace(ETHERNET, hosts="n[1-64]:1"), {}),
+    ]
+    seen = situations(monkeypatch, plans)
+    never = [rule for rule in RULES if not any(rule.apply(each) for each in seen)]
+    assert [(rule.intent, rule.value) for rule in never] == []
 
 
 def test_every_golden_table_is_some_fact_set_s():

@@ -13,57 +13,57 @@ from hpctrain.bench.transport.found import (
 from hpctrain.bench.transport.lines import telling_lines
 from hpctrain.bench.transport.nccl_log import parse_nccl_log
 
-# Captured logs, each from the public issue that is named; lines left out, none changed.
+# Captured logs, each from the public report that is named; lines left out, none changed.
 IB_GDR = """\
 10-90-43-152:120890:121560 [0] NCCL INFO Channel 01 : 2[c7000] -> 0[87000] [receive] via NET/IB/5/GDRDMA
 10-90-43-152:120890:121563 [3] NCCL INFO Channel 01 : 3[ca000] -> 2[c7000] [send] via NET/IB/2/GDRDMA
-"""  # NVIDIA/nccl issue 707
+"""  # NVIDIA/nccl#707
 IB_PLUGIN_NVLINK = """\
 H20-GPU-05:1789225:1789736 [1] NCCL INFO Pattern 4, crossNic 1, nChannels 4, bw 24.000000/24.000000, type NVL/PIX, sameChannels 0
 H20-GPU-05:1789225:1789736 [1] NCCL INFO  0 : NET/3 GPU/0 GPU/1 NET/2
 H20-GPU-06:4015539:4015652 [0] NCCL INFO Channel 07/0 : 0[0] -> 2[0] [receive] via NET/IB/3/GDRDMA
 H20-GPU-06:4015540:4015653 [1] NCCL INFO Channel 00/0 : 3[1] -> 2[0] via P2P/CUMEM
 H20-GPU-05:1789225:1789736 [1] NCCL INFO Channel 01/0 : 1[1] -> 0[0] via P2P/CUMEM
-"""  # NVIDIA/nccl issue 1189
+"""  # NVIDIA/nccl#1189
 IB_EXTERNAL = """\
 bigo:1884:2298 [0] NCCL INFO P2P plugin IBext_v8
 bigo:1884:2298 [0] NCCL INFO NET/IB : Using [0]={[0] mlx5_2:1/RoCE, [1] mlx5_3:1/RoCE} [1]={[2] mlx5_0:1/RoCE, [3] mlx5_1:1/RoCE} [RO]; OOB bond0.526:169.136.106.9<0>
 bigo:1884:2298 [0] NCCL INFO Using network IBext_v8
 bigo:1884:2298 [0] NCCL INFO Channel 00/0 : 1[0] -> 2[0] [receive] via NET/IBext_v8/1
 bigo:1884:2298 [0] NCCL INFO Channel 00/0 : 2[0] -> 0[0] [send] via NET/IBext_v8/1
-"""  # NVIDIA/nccl-tests issue 373
+"""  # NVIDIA/nccl-tests#373
 # The one that hurts: the bootstrap goes over an InfiniBand interface, the data over its TCP.
 SILENT_FALLBACK = """\
 <cluster_name>:925:925 [6] NCCL INFO Bootstrap : Using ibp12s0:10.149.0.32<0>
 <cluster_name>:919:1150 [0] NCCL INFO Channel 01/0 : 8[0] -> 15[7] via P2P/IPC/read
 <cluster_name>:926:1151 [7] NCCL INFO Channel 03/0 : 15[7] -> 6[6] [send] via NET/Socket/3
 <cluster_name>:919:1150 [0] NCCL INFO Channel 00/0 : 0[0] -> 8[0] [receive] via NET/Socket/0
-"""  # NVIDIA/nccl issue 952
+"""  # NVIDIA/nccl#952
 OLD_RING_SOCKET = """\
 c6ad99331184:117305:117387 [0] NCCL INFO CUDA Dev 0[4], Socket NIC distance :  SYS
 c6ad99331184:117326:117390 [0] NCCL INFO Ring 00 : 2[0] -> 3[0] via direct shared memory
 c6ad99331184:117277:117384 [0] NCCL INFO Ring 00 : 15 -> 0 [receive] via NET/Socket/0
-"""  # NVIDIA/nccl issue 367
+"""  # NVIDIA/nccl#367
 EFA = """\
 8h200-2:6831:6840 [0] NCCL INFO Using network Libfabric
 8h200-3:6310:6318 [0] NCCL INFO NET/OFI Selected Provider is efa (found 16 nics)
 8h200-2:14630:14695 [1] NCCL INFO Channel 07/0 : 1[1] -> 0[0] [send] via NET/AWS Libfabric/1/GDRDMA
-"""  # NVIDIA/nccl issue 1597
+"""  # NVIDIA/nccl#1597
 # The plug-in is loaded, and its libfabric found no EFA.
 LIBFABRIC_OVER_TCP = """\
 ip-192-168-16-255:25604:25604 [0] NCCL INFO NET/Socket : Using [0]eth0:192.168.16.255<0>
 ip-192-168-16-255:25604:25604 [0] NCCL INFO NET/OFI Selected Provider is tcp;ofi_rxm
-"""  # NVIDIA/nccl issue 229
+"""  # NVIDIA/nccl#229
 OLD_RING_EFA = """\
 [1,26]<stdout>:ip-172-32-36-209:8716:9558 [2] NCCL INFO Ring 00 : 26[2] -> 30[6] via P2P/IPC
 [1,7]<stdout>:ip-172-32-38-1:21471:22316 [7] NCCL INFO Ring 00 : 7 -> 8 [send] via NET/AWS Libfabric/0
-"""  # aws/aws-ofi-nccl issue 24
+"""  # aws/aws-ofi-nccl#24
 SHM_ONLY = """\
 node031:1936469:1936513 [0] NCCL INFO Pattern 4, crossNic 0, nChannels 1, bw 5.000000/5.000000, type SYS/PIX, sameChannels 1
 node031:1936469:1936513 [0] NCCL INFO Ring 00 : 7 -> 0 -> 1
 node031:1936469:1936515 [2] NCCL INFO Channel 00 : 2[2] -> 3[3] via SHM/direct/direct
 node031:1936469:1936513 [0] NCCL INFO Channel 00 : 0[0] -> 1[1] via SHM/direct/direct
-"""  # NVIDIA/nccl-tests issue 307
+"""  # NVIDIA/nccl-tests#307
 GIB = """\
 ray-cluster-ccc-gpu-group-worker-4wkhd:1876:2960 [0] NCCL INFO NET/gIB : Initializing gIB v1.0.6
 ray-cluster-ccc-gpu-group-worker-4wkhd:2050:3084 [0] NCCL INFO Channel 03/0 : 2[2] -> 11[3] [send] via NET/gIB/3/GDRDMA
@@ -78,7 +78,7 @@ manolinux:3319:3329 [1] NCCL INFO NET/Socket : Using [0]eno1:10.39.43.133<0>
 manolinux:3319:3329 [1] NCCL INFO Using non-device net plugin version 0
 manolinux:3319:3329 [1] NCCL INFO Using network Socket
 manolinux1:12260:12268 [0] NCCL INFO NET/IB : No device found.
-"""  # NVIDIA/nccl-tests issue 179
+"""  # NVIDIA/nccl-tests#179
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_log_that_tells_of_no_transport():
 
 
 def test_libfabric_without_an_efa_is_tcp():
-    """The same plug-in's channel line stands in the log of issue 24, which found an EFA."""
+    """The same plug-in's channel line stands in the log of aws/aws-ofi-nccl#24, which found an EFA."""
     channel = OLD_RING_EFA.splitlines()[1]
     assert parse_nccl_log(f"{LIBFABRIC_OVER_TCP}{channel}\n").between == ("socket",)
 

@@ -24,13 +24,13 @@ Connection summary: (pml)
 """
 # The same on one machine.
 OPEN_MPI_5_ALONE = """\
-Host 0 [vm] ranks 0 - 1
+Host 0 [node] ranks 0 - 1
 
 Connection summary: (pml)
   on-host:  all connections are sm
   off-host: all connections are n/a
 """
-# open-mpi/ompi PR 5507's form of a host with one rank.
+# open-mpi/ompi#5507's form of a host with one rank.
 OPEN_MPI_SELF = """\
   Connection summary:
     on-host:  all connections are sm or self
@@ -66,12 +66,12 @@ INTEL_MPI = """\
 [0] MPI startup(): Number of NICs:  1
 """
 INTEL_MPI_ALONE = "[0] MPI startup(): library kind: release\n[0] MPI startup(): I_MPI_DEBUG=5\n"
-# parthenon-hpc-lab/parthenon issue 1260.
+# parthenon-hpc-lab/parthenon#1260.
 UCX = """\
 [1750940428.181226] [jpbo-007-31:2814548:0]      ucp_worker.c:1903 UCX  INFO    ucp_context_0 inter-node cfg#8 tag(rc_mlx5/mlx5_2:1 rc_mlx5/mlx5_0:1 rc_mlx5/mlx5_1:1 rc_mlx5/mlx5_3:1)
 [1750940426.960564] [jpbo-007-24:516901:0]      ucp_worker.c:1903 UCX  INFO    ucp_context_0 intra-node cfg#4 tag(sysv/memory cma/memory rc_mlx5/mlx5_3:1 rc_mlx5/mlx5_0:1 cuda_ipc/cuda)
 """
-# open-mpi/ompi issue 9080, four hosts; and openucx/ucx issue 9560, over InfiniBand's TCP.
+# open-mpi/ompi#9080, four hosts; and openucx/ucx#9560, over InfiniBand's TCP.
 OLD_UCX = """\
 [1624984398.083715] [r39c2t5n1:22453:0]     ucp_worker.c:1720 UCX  INFO  ep_cfg[0]: tag(self/memory rc_mlx5/mlx5_0:1 rc_mlx5/mlx5_1:1);
 [1624984398.153330] [r39c2t5n4:22213:0]     ucp_worker.c:1720 UCX  INFO  ep_cfg[1]: tag(rc_mlx5/mlx5_0:1 rc_mlx5/mlx5_1:1);
