@@ -18,10 +18,14 @@ VIRTUAL_INTERFACE_PREFIXES = (
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A network interface that is up; addresses with prefix length, like ``10.0.0.7/24``."""
+    """A network interface that is up; addresses with prefix length, like ``10.0.0.7/24``.
+
+    `driver` is the kernel's name of it, such as ``gve`` of Google's gVNIC; "" where there is none.
+    """
 
     name: str
     addresses: tuple[str, ...]
+    driver: str = ""
 
     @property
     def is_virtual(self) -> bool:
@@ -40,7 +44,15 @@ class RdmaPort:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What one machine is. Counts are those that this user's processes may use."""
+    """What one machine is. Counts are those that this user's processes may use.
+
+    Args:
+        cloud: ``aws``, ``gcp`` or ``azure``.
+        instance_type: the cloud's name of the machine, such as ``p4d.24xlarge``.
+        versions: ``nccl``, ``aws-ofi-nccl`` and ``libfabric``, those that are installed.
+        gpu_link: between its GPUs, ``nvlink`` or ``pcie``; None with one GPU or where unknown.
+        gpu_p2p: whether each GPU reads the memory of each other one; None likewise.
+    """
 
     hostname: str
     cores: int
@@ -50,6 +62,10 @@ class HostFacts:
     user_id: int = 1000
     cloud: str | None = None
     probed_at_s: float = 0.0
+    instance_type: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    gpu_link: str | None = None
+    gpu_p2p: bool | None = None
 
     def age_s(self, now_s: float) -> float:
         """Return how long ago the machine was asked; 0 where nobody says."""
@@ -104,6 +120,7 @@ class Facts:
         hosts: facts of other hosts, as far as they are known.
         addresses: host name → addresses, as far as this machine's resolver knows them.
         has_ssh: whether an ssh client is on PATH.
+        mpi_has_ucx: whether this MPI was built with UCX; asked only where there are RDMA ports.
         now_s: when the facts were gathered (Unix time), to tell the age of others.
     """
 
@@ -115,6 +132,7 @@ class Facts:
     hosts: Mapping[str, HostFacts] = field(default_factory=dict)
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     has_ssh: bool = True
+    mpi_has_ucx: bool = False
     now_s: float = 0.0
 
     def is_launcher(self, host: str) -> bool:

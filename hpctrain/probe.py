@@ -31,6 +31,12 @@ from hpctrain.facts import (
 from hpctrain.hosts import Host
 from hpctrain.launch.find_mpi import cache_folder
 from hpctrain.launch.ssh_config import host_alias
+from hpctrain.probe_fabric import (
+    probe_driver,
+    probe_gpu_links,
+    probe_instance_type,
+    probe_versions,
+)
 
 PROBE_TIMEOUT_S = 20.0
 NVIDIA_SMI_TIMEOUT_S = 15.0
@@ -44,7 +50,9 @@ def probe_this_host(
     Args:
         interfaces: False leaves out the network, which a launch on one machine never uses.
     """
-    gpus = _probe_gpus(executor or LocalExecutor())
+    executor = executor or LocalExecutor()
+    gpus, cloud = _probe_gpus(executor), _probe_cloud()
+    gpu_link, gpu_p2p = probe_gpu_links(executor, len(gpus))
     return HostFacts(
         hostname=socket.gethostname(),
         cores=count_cores(),
@@ -52,8 +60,12 @@ def probe_this_host(
         interfaces=probe_interfaces() if interfaces else (),
         rdma_ports=_probe_rdma_ports(Path("/sys/class/infiniband")),
         user_id=os.getuid(),
-        cloud=_probe_cloud(),
+        cloud=cloud,
         probed_at_s=time.time(),
+        instance_type=probe_instance_type(cloud),
+        versions=probe_versions(has_gpus=bool(gpus), cloud=cloud),
+        gpu_link=gpu_link,
+        gpu_p2p=gpu_p2p,
     )
 
 
@@ -160,9 +172,8 @@ def probe_interfaces() -> tuple[Interface, ...]:
             if entry.family in (socket.AF_INET, socket.AF_INET6) and entry.netmask
         ]
         if name in up and addresses:
-            interfaces.append(
-                Interface(name, tuple(str(ipaddress.ip_interface(a)) for a in addresses))
-            )
+            parsed = tuple(str(ipaddress.ip_interface(a)) for a in addresses)
+            interfaces.append(Interface(name, parsed, probe_driver(name)))
     return tuple(interfaces)
 
 

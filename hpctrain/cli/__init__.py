@@ -21,6 +21,7 @@ COMMANDS = {
     "data": ("hpctrain.cli.data", "Prepare training data."),
     "export": ("hpctrain.cli.export", "Write a checkpoint's model for other programs."),
     "generate": ("hpctrain.cli.generate", "Let a checkpoint's model write text."),
+    "env": ("hpctrain.cli.env", "Show which variables are set, and by whom."),
     "estimate": ("hpctrain.cli.estimate", "Say what a training needs: memory, time, money."),
     "preflight": ("hpctrain.cli.preflight", "Find what would stop a run, on every host at once."),
     "install-horovod": ("hpctrain.cli.install_horovod", "Build and install Horovod for this MPI."),

@@ -34,6 +34,7 @@ Examples:
   hpctrain run --resume --name big                      go on from its newest checkpoint
   hpctrain run --hosts hostfile --explain -- python train.py      and why
   hpctrain run --hosts hostfile --spares 1 --max-restarts 5 --name big     survive a lost host
+  hpctrain run --hosts hostfile --require-transport ib --config demo   or nothing starts
 
 \b
 Exit codes: 0 done; that of the first rank that failed; 1 --preflight or hpctrain says no, or no
@@ -88,6 +89,11 @@ progress over 3 restarts; 2 usage; 75 stopped by SIGTERM or SIGUSR1, saved and r
 @click.option(
     "--preflight", is_flag=True, help="First hpctrain preflight; start nothing where it fails."
 )
+@click.option(
+    "--require-transport",
+    type=click.Choice(["ib", "efa", "tcpx", "socket", "nvlink"]),
+    help="Start only if a short exchange of the same ranks really uses it.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the exact command; touch no host.")
 @click.option("--explain", is_flag=True, help="Print why each flag and variable is there.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --explain: as JSON.")
@@ -117,6 +123,7 @@ def command(
     spares: str | None,
     min_np: int | None,
     preflight: bool,
+    require_transport: str | None,
     dry_run: bool,
     explain: bool,
     as_json: bool,
@@ -133,6 +140,8 @@ def command(
     from hpctrain.launch.prepare import Asked, check_trainer, gather_facts, prepare_request
     from hpctrain.launch.start import start_run
 
+    if require_transport is not None:
+        overrides = (*overrides, f"launch.require_transport={require_transport}")
     asked = Asked(
         program=program,
         np=np,
@@ -180,4 +189,9 @@ def command(
         if not as_json:
             show.print_plan(plan, prepared.warnings, dry_run=dry_run, explain=explain)
         return 0
+    expected = prepared.config.launch.require_transport
+    if expected != "none":
+        from hpctrain.bench.transport.prove import prove_transport
+
+        prove_transport(expected, prepared, plan, lambda line: click.echo(line, err=True))
     return start_run(plan, prepared, facts)

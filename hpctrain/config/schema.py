@@ -209,6 +209,8 @@ class LaunchConfig:
     """Network (CIDR) for MPI's and hpctrain's own traffic, in place of the one chosen."""
     threads_per_rank: Count | None = None
     """OMP_NUM_THREADS of each rank; else each host's cores shared among its ranks."""
+    require_transport: Literal["none", "ib", "efa", "tcpx", "socket", "nvlink"] = "none"
+    """What must carry the gradients: a short exchange proves it first, or nothing starts."""
     start_timeout_s: Positive = 120.0
     """Longest time until every rank has reported (s)."""
     grace_s: Positive = 5.0

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpctrain.launch.rules import Setting
+from hpctrain.launch.rule import Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ _OPEN_MPI_COMMON = {
     "allow_root": Wording(("--allow-run-as-root",)),
     "yield_when_idle": Wording(("--mca", "mpi_yield_when_idle", "1")),
     "subnet": Wording(("--mca", "btl_tcp_if_include", "{}")),
+    "ucx_transport": Wording(("--mca", "pml", "ucx")),
 }
 
 OPEN_MPI_4 = Dialect(

@@ -10,7 +10,7 @@ import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 
-from hpctrain.launch.rules import Setting
+from hpctrain.launch.rule import Setting
 
 FORWARDED = (
     "PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONHASHSEED",

@@ -36,7 +36,9 @@ from hpctrain.launch.network import plan_channel_address, plan_subnet
 from hpctrain.launch.placement import Placement, plan_placement
 from hpctrain.launch.rank_env import explain_rank_env
 from hpctrain.launch.request import LaunchRequest
-from hpctrain.launch.rules import Setting, Situation, plan_settings
+from hpctrain.launch.rule import ADVICE, NOTE, Setting
+from hpctrain.launch.rules import plan_settings
+from hpctrain.launch.situation import Situation
 from hpctrain.launch.ssh_config import host_alias, render_ssh_config
 
 ATTEMPT_VARIABLE = "HPCTRAIN_ATTEMPT"
@@ -124,8 +126,10 @@ def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
     draft.add_meeting_point(
         plan_meeting_address(names[0], facts, subnet, channel_address, local_only=not remote)
     )
+    draft.explain_transport(request.launch.require_transport)
     for setting in plan_settings(situation):
         draft.add(setting)
+    warnings += draft.warnings
     if remote:
         draft.add_ssh_config(remote)
         warnings += draft.add_forwarding()
@@ -197,6 +201,7 @@ class _Draft:
         self.env: dict[str, str] = {}
         self.files: dict[str, str] = {}
         self.reasons: list[Reason] = []
+        self.warnings: list[str] = []
         self.ssh_options: tuple[str, ...] = ()
         self.meeting_port: int | None = None
         self.users_own = {**request.environ, **request.launch.env}
@@ -249,6 +254,12 @@ class _Draft:
         rule = "what the rank shim must know; the channel's address and secret come at the start"
         self.explain(names, "", rule, f"np {np}", "docs/architecture.md")
 
+    def explain_transport(self, expected: str) -> None:
+        if expected != "none":
+            rule = "proved before the ranks start: a short exchange of the same ranks, whose own "
+            rule += "report is read; nothing starts on another transport"
+            self.explain("launch.require_transport", expected, rule, "as asked", "docs/env.md")
+
     def add_path(self) -> None:
         setting = plan_path(self.users_own, self.request.python)
         if setting is not None:
@@ -269,6 +280,9 @@ class _Draft:
 
     def add(self, setting: Setting) -> None:
         """Add a setting in this MPI's words, but for what the user has set already."""
+        if setting.is_words_alone:
+            self._add_words(setting)
+            return
         wording = render_setting(self.dialect, setting)
         if wording is None:
             rule = f"not set: {self.dialect.title} has no such switch. Meant was: {setting.rule}"
@@ -288,6 +302,18 @@ class _Draft:
             else:
                 self.env[name] = value
                 self.explain(name, value, setting.rule, setting.fact, setting.source)
+
+    def _add_words(self, setting: Setting) -> None:
+        """Keep what a rule has to say that sets nothing; an advice that was followed is silent."""
+        name = setting.intent.removeprefix(ADVICE)
+        if setting.is_advice and name in self.users_own:
+            self._leave_alone(name, setting)
+            return
+        self.explain(f"({'advice' if setting.is_advice else NOTE})", setting.value,
+                     setting.rule, setting.fact, setting.source)  # fmt: skip
+        if setting.is_advice:
+            todo = f": {setting.value}" if setting.value else ""
+            self.warnings.append(f"{setting.fact}: {setting.rule}{todo} ({setting.source}).")
 
     def _leave_alone(self, name: str, setting: Setting) -> None:
         rule = f"yours, left alone. Otherwise: {setting.rule}"
@@ -318,5 +344,7 @@ class _Draft:
         return warnings
 
     def add_what_ranks_decide(self, situation: Situation) -> None:
-        for reason in explain_rank_env(situation, self.users_own, self.request.launch):
+        for reason in explain_rank_env(
+            situation, self.users_own, self.request.launch, planned=self.env
+        ):
             self.reasons.append(Reason(*reason))

@@ -29,7 +29,7 @@ from hpctrain.hosts import Host, HostList, parse_host_list, parse_hostfile
 from hpctrain.launch.crew import split_spares
 from hpctrain.launch.environment import plan_path
 from hpctrain.launch.exclude import exclude_hosts
-from hpctrain.launch.find_mpi import find_mpi
+from hpctrain.launch.find_mpi import MpiInstall, find_mpi
 from hpctrain.launch.rank_env import CONFIG_VARIABLE
 from hpctrain.launch.request import LaunchRequest
 from hpctrain.launch.ssh_config import parse_ssh_addresses, render_ssh_config
@@ -252,6 +252,7 @@ def gather_facts(prepared: Prepared, environ: Mapping[str, str], *, probe: bool 
         mpi_source=mpi.source,
         addresses=_find_addresses(hosts, request.ssh_configs),
         has_ssh=_is_on_path("ssh", environ),
+        mpi_has_ucx=_has_ucx(mpi, launcher) if hosts else False,
         now_s=time.time(),
     )
     remote = [host for host in hosts if not facts.is_launcher(host.name)]
@@ -267,6 +268,14 @@ def _find_addresses(hosts: list[Host], ssh_configs: tuple[str, ...]) -> dict[str
         found = {**parse_ssh_addresses(text, [host.name for host in hosts]), **found}
     others = resolve_addresses([host for host in hosts if host.name not in found])
     return {**others, **{name: (address,) for name, address in found.items()}}
+
+
+def _has_ucx(mpi: MpiInstall, launcher: HostFacts) -> bool:
+    """Say whether MPI can use the fabric; asked only where there is one."""
+    from hpctrain.launch.mpi_build import probe_ucx
+
+    is_open_mpi = mpi.flavour.startswith("openmpi")
+    return is_open_mpi and bool(launcher.rdma_ports) and probe_ucx(mpi.mpirun)
 
 
 def _is_on_path(program: str, environ: Mapping[str, str]) -> bool:

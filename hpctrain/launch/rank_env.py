@@ -13,8 +13,9 @@ from hpctrain.errors import LaunchError
 
 if TYPE_CHECKING:  # the shim imports this module: its start-up time is every rank's
     from hpctrain.config.schema import LaunchConfig
-    from hpctrain.launch.rules import Situation
+    from hpctrain.launch.situation import Situation
 
+SUBNET_NAMES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 CONFIG_VARIABLE = "HPCTRAIN_CONFIG_JSON"  # the resolved configuration, for the trainer
 _DIALECTS = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
@@ -126,9 +127,17 @@ def find_interface(subnet: str | None, interfaces: Mapping[str, tuple[str, ...]]
 
 
 def explain_rank_env(
-    situation: Situation, users_own: Mapping[str, str], launch: LaunchConfig
+    situation: Situation,
+    users_own: Mapping[str, str],
+    launch: LaunchConfig,
+    *,
+    planned: Mapping[str, str],
 ) -> list[tuple[str, str, str, str, str]]:
-    """Return what the shims will decide on their hosts: (name, value, rule, fact, source)."""
+    """Return what the shims will decide on their hosts: (name, value, rule, fact, source).
+
+    Args:
+        planned: variables that a rule has set; like the user's own they stay as they are.
+    """
     name, page = "OMP_NUM_THREADS", "docs/tuning.md"
     if name in users_own:
         rows = [(name, users_own[name], "yours, left alone", "set in this shell", page)]
@@ -144,8 +153,9 @@ def explain_rank_env(
     if situation.is_remote and situation.subnet:
         rule = "decided on each host: NCCL and gloo take names, which differ between hosts"
         source = "NCCL 2.30 user guide, 'Environment Variables'"
-        names = "NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME"
-        rows.append((names, "the interface's name", rule, situation.subnet, source))
+        names = [name for name in SUBNET_NAMES if name not in {*users_own, *planned}]
+        if names:
+            rows.append((", ".join(names), "the interface's name", rule, situation.subnet, source))
     return rows
 
 

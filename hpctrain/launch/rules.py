@@ -1,217 +1,291 @@
-"""The tuning rules: facts → settings, each with its reason. One function a rule, nothing hidden.
+"""The tuning rules, one table: fact → setting, each with its reason and source.
 
 Fewer variables are better than more: a rule sets something only where a fact asks for it and a
 source says so. What it sets is an *intent*, which `dialects.py` words for each MPI, or a plain
-variable. What the user has set already is left alone.
+variable. What the user has set already is left alone. docs/tuning.md shows the table; what each
+fact means exactly stands in `conditions.py` and `conditions_fabric.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
-from hpctrain.facts import Facts, HostFacts
+from hpctrain.launch import conditions
+from hpctrain.launch import conditions_fabric as fabric
+from hpctrain.launch.rule import Rule, Setting, Versions
+from hpctrain.launch.situation import Situation
 
 HOROVOD_MPI_DOC = "Horovod 0.28.1, docs/mpi.rst"
 OPEN_MPI_TCP_FAQ = "Open MPI FAQ, 'TCP: selecting interfaces'"
+OPEN_MPI_UCX_DOC = "Open MPI 5 documentation, 'InfiniBand / RoCE support'"
 NCCL_ENV_DOC = "NCCL 2.30 user guide, 'Environment Variables'"
+NCCL_NOTES = "NCCL, notes of its releases"
 PRRTE_SEEN = "seen with Open MPI 5.0.11: a CIDR on an interface with IPv6 too is ignored"
 MEASURED = "measured by hpctrain, docs/tuning.md"
-# From here on mpirun would start daemons through other hosts' daemons: ssh from any to any.
-TREE_LAUNCH_HOSTS = 64
+EFA_SHEET = "AWS, awsome-distributed-training, 'EFA cheat sheet'"
+GCP_TCPX = "Google, Cluster Toolkit, a3-highgpu-8g with GPUDirect-TCPX"
+GCP_GPUDIRECT = "Google Cloud, 'GPU network bandwidth and GPUDirect'"
+FAST_SOCKET = "google/nccl-fastsocket, README"
 
+STAY_ON_TCP = "MPI stays on shared memory and TCP, which are always there"
+ONE_NETWORK = (
+    "one network that all hosts share, by its CIDR: interface names differ between hosts, "
+    "and docker0 or virbr0 lead nowhere"
+)
+FABRIC_OR_ERROR = "a fabric that fails is an error, in place of a silent fall back to TCP"
+TCPX_SET = "GPUDirect-TCPX: Google's values, which belong together"
+# Source: GCP_TCPX. Between hosts alone: on one node NVLink carries everything.
+TCPX_VARIABLES = {
+    "NCCL_NET": "GPUDirectTCPX_v7",
+    "NCCL_SOCKET_IFNAME": fabric.A3_HIGH_HOST_NIC,
+    "NCCL_GPUDIRECTTCPX_SOCKET_IFNAME": ",".join(fabric.A3_HIGH_GPU_NICS),
+    "NCCL_CROSS_NIC": "0",
+    "NCCL_ALGO": "Ring",
+    "NCCL_PROTO": "Simple",
+    "NCCL_NSOCKS_PERTHREAD": "4",
+    "NCCL_SOCKET_NTHREADS": "1",
+    "NCCL_NET_GDR_LEVEL": "PIX",
+    "NCCL_P2P_PXN_LEVEL": "0",
+}
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One thing that a rule wants: an intent of `dialects.py`, or ``env:NAME``."""
-
-    intent: str
-    value: str
-    rule: str
-    fact: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What the rules see of one launch.
-
-    Args:
-        host_names: the hosts that get ranks, in order.
-        local_ranks: ranks on each of them, in the same order.
-        uses_gpus: whether ranks compute on GPUs.
-        subnet: the network chosen for MPI's traffic, if any, and the fact behind the choice.
-    """
-
-    facts: Facts
-    host_names: tuple[str, ...]
-    local_ranks: tuple[int, ...]
-    uses_gpus: bool
-    subnet: str | None
-    subnet_fact: str
-
-    @property
-    def is_remote(self) -> bool:
-        return any(not self.facts.is_launcher(name) for name in self.host_names)
-
-    def known_hosts(self) -> list[HostFacts]:
-        return [facts for name in self.host_names if (facts := self.facts.of(name)) is not None]
-
-    def unknown_hosts(self) -> list[str]:
-        """Return the hosts that were never asked what they are."""
-        return [name for name in self.host_names if self.facts.of(name) is None]
-
-    def all_hosts(self, test: Callable[[HostFacts], bool]) -> bool:
-        """Return whether every host is known and passes."""
-        known = self.known_hosts()
-        return len(known) == len(self.host_names) and all(test(facts) for facts in known)
+RULES: tuple[Rule, ...] = (
+    # -- mpirun --
+    Rule(
+        intent="bind_none",
+        when=conditions.always,
+        reason="ranks are not pinned: Horovod's and torch's threads need more than one core each",
+        source=HOROVOD_MPI_DOC,
+    ),
+    Rule(
+        intent="allow_root",
+        when=conditions.started_by_root,
+        reason="mpirun refuses root unless told otherwise",
+        source="mpirun(1), --allow-run-as-root",
+    ),
+    Rule(
+        intent="no_ssh",
+        when=conditions.without_ssh,
+        reason="a launch on one machine must not look for ssh",
+        source="seen with Open MPI 4.1.8: it ends in plm_rsh_component.c",
+    ),
+    # -- MPI's transport --
+    Rule(
+        intent="tcp_transport",
+        when=conditions.gpus_exchange_by_nccl,
+        reason=f"{STAY_ON_TCP}; NCCL carries the bulk on GPUs",
+        source=HOROVOD_MPI_DOC,
+    ),
+    Rule(
+        intent="tcp_transport",
+        when=conditions.cpus_without_fabric,
+        reason=STAY_ON_TCP,
+        source=HOROVOD_MPI_DOC,
+    ),
+    Rule(
+        intent="ucx_transport",
+        when=fabric.cpus_with_ucx,
+        reason="ranks on CPUs exchange through MPI: over the fabric, or not at all",
+        source=OPEN_MPI_UCX_DOC,
+    ),
+    Rule(
+        intent="env:UCX_NET_DEVICES",
+        value=fabric.compute_devices,
+        when=fabric.cpus_with_ucx,
+        reason="the compute fabric's ports, and no other device or network",
+        source=OPEN_MPI_UCX_DOC,
+    ),
+    # -- the chosen network --
+    Rule(
+        intent="subnet",
+        value=conditions.chosen_subnet,
+        when=conditions.subnet_chosen,
+        reason=ONE_NETWORK,
+        source=OPEN_MPI_TCP_FAQ,
+    ),
+    Rule(
+        intent="control_subnet",
+        value=conditions.chosen_subnet,
+        when=conditions.subnet_for_cidr_readers,
+        reason=ONE_NETWORK,
+        source=OPEN_MPI_TCP_FAQ,
+    ),
+    Rule(
+        intent="control_subnet",
+        value=conditions.shared_interface,
+        when=conditions.interface_name_is_shared,
+        reason=ONE_NETWORK,
+        source=PRRTE_SEEN,
+    ),
+    Rule(
+        intent="control_subnet",
+        value=conditions.chosen_subnet,
+        when=conditions.subnet_without_ipv6,
+        reason=ONE_NETWORK,
+        source=PRRTE_SEEN,
+    ),
+    # -- waiting, and lost links --
+    Rule(
+        intent="yield_when_idle",
+        when=conditions.on_cpus,
+        reason="ranks that compute on the CPU fill the cores: a rank that waits in MPI must not "
+        "take one from a rank that computes",
+        source=MEASURED,
+    ),
+    Rule(
+        intent="keepalive",
+        when=conditions.on_other_hosts,
+        reason="a pulled cable is noticed in seconds; by default after 300 s and 9 probes of 20 s",
+        source="prte_info --all of Open MPI 5.0.11",
+    ),
+    Rule(
+        intent="no_tree_launch",
+        value=lambda situation: str(len(situation.host_names)),
+        when=conditions.on_many_hosts,
+        reason="the launcher starts every host itself: a tree needs ssh from any host to any host",
+        source="Open MPI, plm_rsh_no_tree_spawn",
+    ),
+    # -- NCCL over InfiniBand and RoCE --
+    Rule(
+        intent="env:NCCL_NET",
+        value="IB",
+        when=fabric.on_infiniband,
+        reason=FABRIC_OR_ERROR,
+        source=NCCL_ENV_DOC,
+    ),
+    Rule(
+        intent="env:NCCL_NET",
+        value="IB",
+        when=fabric.on_roce,
+        reason=f"{FABRIC_OR_ERROR}; NCCL's name for RoCE is IB too",
+        source=NCCL_ENV_DOC,
+    ),
+    Rule(
+        intent="env:NCCL_IB_HCA",
+        value=fabric.nccl_devices,
+        when=fabric.on_ports_to_leave_out,
+        reason="the compute fabric alone: NCCL would take the storage side's ports as well",
+        source=NCCL_ENV_DOC,
+    ),
+    Rule(
+        intent="env:NCCL_IB_GID_INDEX",
+        value="3",
+        when=fabric.on_roce,
+        versions=(Versions("nccl", before="2.21"),),
+        reason="RoCE v2 over IPv4, as a rule; from 2.21 on NCCL finds it by itself",
+        source=NCCL_ENV_DOC,
+    ),
+    # -- AWS --
+    Rule(
+        intent="env:FI_EFA_USE_HUGE_PAGE",
+        value="0",
+        when=fabric.on_efa,
+        reason="fork after huge pages are taken fails in data loaders",
+        source=EFA_SHEET,
+    ),
+    Rule(
+        intent="env:FI_EFA_USE_DEVICE_RDMA",
+        value="1",
+        when=fabric.on_efa_of_p4_or_p5,
+        versions=(Versions("aws-ofi-nccl", before="1.7"),),
+        reason="this plugin uses RDMA only when told; from 1.7 on by itself",
+        source=EFA_SHEET,
+    ),
+    Rule(
+        intent="env:FI_PROVIDER",
+        value="efa",
+        when=fabric.on_efa_of_p4_or_p5,
+        versions=(Versions("aws-ofi-nccl", before="1.6"),),
+        reason="this plugin takes the first provider that libfabric offers",
+        source=EFA_SHEET,
+    ),
+    Rule(
+        intent="env:NCCL_PROTO",
+        value="simple",
+        when=fabric.on_efa_of_p4_or_p5,
+        versions=(Versions("aws-ofi-nccl", before="1.6"),),
+        reason="other protocols need an order of writes that EFA does not keep; "
+        "from 1.6 on the plugin sees to it",
+        source=EFA_SHEET,
+    ),
+    Rule(
+        intent="env:NCCL_SHM_USE_CUDA_MEMCPY",
+        value="1",
+        when=fabric.on_g5_or_g6,
+        versions=(Versions("nccl", "2.13", "2.30.7"),),
+        reason="these GPUs have no peer access: copies through host memory go by copy engine",
+        source="AWS, settings for g5 and g6; NCCL, src/transport/shm.cc",
+    ),
+    # -- GCP --
+    *(
+        Rule(
+            intent=f"env:{name}",
+            value=value,
+            when=fabric.on_a3_high,
+            reason=TCPX_SET,
+            source=GCP_TCPX,
+        )
+        for name, value in TCPX_VARIABLES.items()
+    ),
+    Rule(
+        intent="advice:NCCL_GPUDIRECTTCPX_SOCKET_IFNAME",
+        when=fabric.on_a3_high_with_other_names,
+        reason="GPUDirect-TCPX needs the names of this image's interfaces, which no rule knows: "
+        "set NCCL_NET, NCCL_SOCKET_IFNAME and NCCL_GPUDIRECTTCPX_SOCKET_IFNAME as its page says",
+        source=GCP_TCPX,
+    ),
+    Rule(
+        intent="advice:NCCL_FASTRAK_IFNAME",
+        value="NCCL_LIB_DIR=/var/lib/tcpxo/lib64 source /var/lib/tcpxo/lib64/nccl-env-profile.sh",
+        when=fabric.on_machines("gcp", "a3-megagpu-8g"),
+        reason="GPUDirect-TCPXO is set by Google's script, which belongs to the installed plugin: "
+        "source it in this shell, and ranks get what it sets",
+        source=GCP_GPUDIRECT,
+    ),
+    Rule(
+        intent="env:NCCL_NET",
+        value="gIB",
+        when=fabric.on_machines("gcp", "a3-ultragpu-8g"),
+        reason=FABRIC_OR_ERROR,
+        source=GCP_GPUDIRECT,
+    ),
+    Rule(
+        intent="advice:NCCL_IB_FIFO_TC",
+        value="source /usr/local/gib/scripts/set_nccl_env.sh",
+        when=fabric.on_machines("gcp", "a3-ultragpu-8g"),
+        reason="gIB is tuned by Google's script, which belongs to the installed plugin: "
+        "source it in this shell, and ranks get what it sets",
+        source=GCP_GPUDIRECT,
+    ),
+    Rule(
+        intent="note",
+        when=fabric.on_gvnic_alone,
+        reason="nothing is set: expect NET/FastSocket in NCCL's log; NET/Socket means that the "
+        "image has no Fast Socket plugin",
+        source=FAST_SOCKET,
+    ),
+    # -- GPUs without peer access; NCCL's bad versions --
+    Rule(
+        intent="note",
+        when=fabric.without_peer_access,
+        reason="nothing is set: NCCL goes through host memory by itself, and needs room in "
+        "/dev/shm; NCCL_P2P_DISABLE is for debugging alone",
+        source=NCCL_ENV_DOC,
+    ),
+    Rule(
+        intent="advice:",
+        when=fabric.on_gpus,
+        versions=(Versions("nccl", "2.28.3", "2.28.9", on_any=True),),
+        reason="this NCCL may hang on many ranks; take 2.28.9 or later",
+        source=f"{NCCL_NOTES}, 2.28.9",
+    ),
+    Rule(
+        intent="advice:",
+        when=fabric.on_infiniband,
+        versions=(Versions("nccl", "2.29.7", "2.30.7", on_any=True),),
+        reason="this NCCL hangs for some on InfiniBand; take 2.30.7 or later",
+        source=f"{NCCL_NOTES}, 2.30.7",
+    ),
+)
 
 
 def plan_settings(situation: Situation) -> list[Setting]:
     """Return every setting that the rules ask for, in the order of :data:`RULES`."""
-    return [setting for rule in RULES for setting in rule(situation)]
-
-
-def _no_binding(situation: Situation) -> Iterator[Setting]:
-    yield Setting(
-        "bind_none", "",
-        "ranks are not pinned: Horovod's and torch's threads need more than one core each",
-        f"{sum(situation.local_ranks)} ranks", HOROVOD_MPI_DOC,
-    )  # fmt: skip
-
-
-def _root(situation: Situation) -> Iterator[Setting]:
-    if situation.facts.launcher.user_id == 0:
-        yield Setting(
-            "allow_root", "", "mpirun refuses root unless told otherwise", "user id 0",
-            "mpirun(1), --allow-run-as-root",
-        )  # fmt: skip
-
-
-def _no_ssh(situation: Situation) -> Iterator[Setting]:
-    if not situation.is_remote and not situation.facts.has_ssh:
-        yield Setting(
-            "no_ssh", "", "a launch on one machine must not look for ssh", "no ssh on PATH",
-            "seen with Open MPI 4.1.8: it ends in plm_rsh_component.c",
-        )  # fmt: skip
-
-
-def _tcp_and_shared_memory(situation: Situation) -> Iterator[Setting]:
-    fabric = any(facts.rdma_ports for facts in situation.known_hosts())
-    if fabric and not situation.uses_gpus and situation.is_remote:
-        return  # ranks on CPUs exchange through MPI: leave it the fast fabric
-    yield Setting(
-        "tcp_transport", "",
-        "MPI stays on shared memory and TCP, which are always there"
-        + ("; NCCL carries the bulk on GPUs" if situation.uses_gpus else ""),
-        "RDMA ports, but GPUs as well" if fabric else _known("no active RDMA port", situation),
-        HOROVOD_MPI_DOC,
-    )  # fmt: skip
-
-
-def _subnet(situation: Situation) -> Iterator[Setting]:
-    subnet = situation.subnet
-    if not situation.is_remote or not subnet:
-        return
-    rule = (
-        "one network that all hosts share, by its CIDR: interface names differ between hosts, "
-        "and docker0 or virbr0 lead nowhere"
-    )
-    yield Setting("subnet", subnet, rule, situation.subnet_fact, OPEN_MPI_TCP_FAQ)
-    if situation.facts.mpi_flavour != "openmpi5":
-        yield Setting("control_subnet", subnet, rule, situation.subnet_fact, OPEN_MPI_TCP_FAQ)
-        return
-    machines = [situation.facts.launcher, *situation.known_hosts()]
-    names = {facts.interface_in(subnet) for facts in machines}
-    all_known = len(machines) == 1 + len(situation.host_names)
-    if all_known and len(names) == 1 and (name := names.pop()):
-        fact = f"the interface is called {name} on every host"
-        yield Setting("control_subnet", name, rule, fact, PRRTE_SEEN)
-    elif not any(facts.has_global_ipv6_beside(subnet) for facts in machines):
-        yield Setting("control_subnet", subnet, rule, situation.subnet_fact, PRRTE_SEEN)
-
-
-def _yield_when_idle(situation: Situation) -> Iterator[Setting]:
-    if situation.uses_gpus:
-        return
-    yield Setting(
-        "yield_when_idle", "",
-        "ranks that compute on the CPU fill the cores: a rank that waits in MPI must not take "
-        "one from a rank that computes",
-        _describe_cores(situation), MEASURED,
-    )  # fmt: skip
-
-
-def _keepalive(situation: Situation) -> Iterator[Setting]:
-    if situation.is_remote:
-        yield Setting(
-            "keepalive", "",
-            "a pulled cable is noticed in seconds; by default after 300 s and 9 probes of 20 s",
-            "ranks on other hosts", "prte_info --all of Open MPI 5.0.11",
-        )  # fmt: skip
-
-
-def _no_tree_launch(situation: Situation) -> Iterator[Setting]:
-    if len(situation.host_names) >= TREE_LAUNCH_HOSTS:
-        yield Setting(
-            "no_tree_launch", str(len(situation.host_names)),
-            "the launcher starts every host itself: a tree needs ssh from any host to any host",
-            f"{len(situation.host_names)} hosts", "Open MPI, plm_rsh_no_tree_spawn",
-        )  # fmt: skip
-
-
-def _nccl_over_infiniband(situation: Situation) -> Iterator[Setting]:
-    has_infiniband = situation.all_hosts(
-        lambda facts: any(port.link_layer == "InfiniBand" for port in facts.rdma_ports)
-    )
-    if situation.uses_gpus and situation.is_remote and has_infiniband:
-        ports = situation.facts.launcher.rdma_ports
-        yield Setting(
-            "env:NCCL_NET", "IB",
-            "a fabric that fails is an error, in place of a silent fall back to TCP",
-            f"active InfiniBand ports on every host ({', '.join(p.device for p in ports)} here)",
-            NCCL_ENV_DOC,
-        )  # fmt: skip
-
-
-def _efa(situation: Situation) -> Iterator[Setting]:
-    has_efa = situation.all_hosts(
-        lambda facts: (
-            facts.cloud == "aws"
-            and any(port.device.startswith(("efa", "rdmap")) for port in facts.rdma_ports)
-        )
-    )
-    if situation.uses_gpus and situation.is_remote and has_efa:
-        yield Setting(
-            "env:FI_EFA_USE_HUGE_PAGE", "0",
-            "fork after huge pages are taken fails in data loaders",
-            "EFA devices on every host", "AWS, aws-ofi-nccl 'EFA cheat sheet'",
-        )  # fmt: skip
-
-
-def _describe_cores(situation: Situation) -> str:
-    cores = sum(facts.cores for facts in situation.known_hosts())
-    ranks = sum(situation.local_ranks)
-    if situation.unknown_hosts():
-        return _known("no GPU", situation)
-    return f"no GPU in use; {ranks} ranks on {cores} cores"
-
-
-def _known(absence: str, situation: Situation) -> str:
-    """Word an absence: a host that was never asked may have what others lack."""
-    unknown = situation.unknown_hosts()
-    return f"{absence} known; {len(unknown)} hosts were never asked" if unknown else absence
-
-
-RULES: tuple[Callable[[Situation], Iterator[Setting]], ...] = (
-    _no_binding,
-    _root,
-    _no_ssh,
-    _tcp_and_shared_memory,
-    _subnet,
-    _yield_when_idle,
-    _keepalive,
-    _no_tree_launch,
-    _nccl_over_infiniband,
-    _efa,
-)
+    return [setting for rule in RULES if (setting := rule.apply(situation)) is not None]

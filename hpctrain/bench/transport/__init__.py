@@ -1,0 +1,1 @@
+"""The transport contract: what carries gradients, by what NCCL or MPI itself reports."""
