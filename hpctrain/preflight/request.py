@@ -12,10 +12,10 @@ from typing import Any
 from hpctrain.config import as_tables
 from hpctrain.errors import ConfigError, HpctrainError, PlanError
 from hpctrain.facts import Facts
+from hpctrain.launch.conditions import TREE_LAUNCH_HOSTS
 from hpctrain.launch.environment import plan_forwarding
 from hpctrain.launch.plan import LaunchPlan, plan_launch
 from hpctrain.launch.prepare import Asked, Prepared, gather_facts, prepare_request
-from hpctrain.launch.rules import TREE_LAUNCH_HOSTS
 from hpctrain.launch.ssh_config import render_ssh_config
 from hpctrain.preflight import meetings
 from hpctrain.preflight.judge_config import ConfigFacts, gather_config_facts
