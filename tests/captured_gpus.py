@@ -251,7 +251,8 @@ GPU 00000000:DD:00.0
     Processes                             : None
 """
 
-# leptonai/gpud, "HWSlowdownQueryOutput": an A10 whose power brake is on (driver 550.127.05).
+# leptonai/gpud, "HWSlowdownQueryOutput" of its test data (perhaps edited there): an A10 whose power
+# brake is on (driver 550.127.05).
 A10_POWER_BRAKE = """\
 ==============NVSMI LOG==============
 
