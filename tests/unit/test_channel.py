@@ -691,12 +691,12 @@ import os, time
 if os.fork():
     os._exit(0)
 os.setsid()
-print(os.getpid(), flush=True)
+os.write(1, str(os.getpid()).encode() + bytes([10]))
 time.sleep(1000)
 """
 subprocess.run([sys.executable, "-c", daemon])
 subprocess.Popen(["sh", "-c", script])
-print(os.getpid(), flush=True)
+os.write(1, str(os.getpid()).encode() + bytes([10]))  # print writes number and newline apart
 if sys.argv[1] == "ignore":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if sys.argv[1] != "leave":
