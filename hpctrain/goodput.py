@@ -49,12 +49,16 @@ class Goodput:
     def in_words(self) -> str:
         """Return the share and the losses, the largest first, in a line."""
         losses = sorted(self.losses_s.items(), key=lambda item: -item[1])
-        words = [f"{cause.replace('_', ' ')} {s:.1f} s" for cause, s in losses if s >= 0.05]
+        words = [f"{_title(cause)} {s:.1f} s" for cause, s in losses if s >= 0.05]
         again = f" ({self.steps_lost} steps done again)" if self.steps_lost else ""
         return (
             f"goodput {self.share:.1%}: {self.productive_s:.1f} s of {self.total_s:.1f} s"
             f"{'; ' if words else ''}{', '.join(words)}{again}"
         )
+
+
+def _title(cause: str) -> str:
+    return "start-up" if cause == "start_up" else cause.replace("_", " ")
 
 
 def read_goodput(path: Path) -> Goodput | None:

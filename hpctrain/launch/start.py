@@ -14,7 +14,7 @@ from hpctrain import __version__
 from hpctrain.config import dump_toml
 from hpctrain.errors import EXIT_FAILED, EXIT_RESUMABLE, HpctrainError, LaunchError
 from hpctrain.facts import Facts
-from hpctrain.goodput import read_goodput
+from hpctrain.goodput import Goodput, read_goodput
 from hpctrain.launch.attempts import Verdict
 from hpctrain.launch.console import RunConsole
 from hpctrain.launch.git_commit import git_commit
@@ -58,6 +58,7 @@ class _RunLoop:
         self.plan, self.prepared, self.facts, self.run_directory = plan, prepared, facts, run
         self.started_at_s = time.monotonic()
         self.end: Outcome | None = None
+        self.goodput: Goodput | None = None
         self.console = RunConsole(plan, run)
         self.recovery = Recovery(plan, prepared, facts, run, self._say)
         self.reason = "resumed" if prepared.resume else "first"
@@ -72,6 +73,8 @@ class _RunLoop:
             outcome = self._stopped_by(asked.number)
             self.console.finish(outcome)
             self._write_end(outcome)
+        if self.goodput is not None and self.recovery.restarts:
+            self._say(self.goodput.in_words())
         return outcome.exit_code
 
     def _run_attempts(self) -> Outcome:
@@ -153,13 +156,11 @@ class _RunLoop:
         run, self.end = self.run_directory, outcome
         fields = _describe(outcome)
         fields["duration_s"] = round(time.monotonic() - self.started_at_s, 3)
-        goodput = read_goodput(run.path)
+        self.goodput = goodput = read_goodput(run.path)
         run.event(
             "run_finished", attempt=run.attempt, restarts=self.recovery.restarts, **fields,
             goodput={**asdict(goodput), "share": round(goodput.share, 4)} if goodput else None,
         )  # fmt: skip
-        if goodput is not None and self.recovery.restarts:
-            self._say(goodput.in_words())
 
     def _write_plan_files(self) -> None:
         write_plan_files(self.plan, self.prepared, self.run_directory)

@@ -77,6 +77,25 @@ def test_a_spare_takes_the_place_of_a_node_that_lost_its_power(nodes, name):
     assert weights(done.path, nodes.folder) == weights(full.path, nodes.folder)
 
 
+@pytest.mark.parametrize("nodes", [3], indirect=True)
+def test_a_spare_takes_the_place_of_a_node_that_is_cut_off(nodes, name):
+    """It cannot be swept: its ranks end by themselves, and its sshd would answer again."""
+    cut_off = {"launch.cut_off_s": 10}
+    process = start(nodes, name, "--spares", "n3", "--max-restarts", "2", **cut_off)
+    wait_at_the_gates(nodes)
+    nodes.pull_cable("n2")
+    done = launching.finish(process, nodes.folder, name)
+    assert done.returncode == 0, done.stderr
+    assert [event["hosts"] for event in events_named(done, "attempt")] == [
+        ["n1", "n2"], ["n1", "n3"],
+    ]  # fmt: skip
+    assert len(losses(done.path)) == STEPS
+    launching.wait_until(
+        lambda: "hpctrain.train" not in nodes.check_output("n2", "ps", "ax", "-o", "args"),
+        "the cut-off ranks to end by themselves",
+    )
+
+
 @pytest.mark.parametrize("nodes", [2], indirect=True)
 def test_without_a_spare_it_goes_on_smaller_with_the_same_batch(nodes, name):
     """A batch per rank, which the number of ranks would otherwise change."""

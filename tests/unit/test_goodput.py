@@ -78,7 +78,7 @@ def test_steps_that_were_done_again_are_lost_and_so_is_the_way_back():
     assert losses(goodput) == {"start_up": 4.0, "lost_work": 2.0, "restart": 12.0}
     assert goodput.away_s == 0.0
     assert goodput.in_words() == (
-        "goodput 30.8%: 8.0 s of 26.0 s; restart 12.0 s, start up 4.0 s, lost work 2.0 s "
+        "goodput 30.8%: 8.0 s of 26.0 s; restart 12.0 s, start-up 4.0 s, lost work 2.0 s "
         "(2 steps done again)"
     )
 

@@ -122,6 +122,30 @@ def test_a_program_in_this_folder_needs_its_path(place, refused):
     assert "chmod" not in err
 
 
+def test_spares_take_no_rank_and_can_be_reached(hpctrain):
+    hosts = "203.0.113.1:2,203.0.113.2:2,ada@203.0.113.3:4"
+    words = ("--max-restarts", "2", "-H", hosts, "--dry-run", "--json")
+    for spares in ("1", "203.0.113.3"):
+        done = hpctrain("run", *words, "--spares", spares, "--", "true")
+        plan = json.loads(done.out)
+        assert (plan["np"], [place["host"] for place in plan["placement"]]) == (
+            4, ["203.0.113.1", "203.0.113.2"],
+        )  # fmt: skip
+        (ssh_config,) = (text for path, text in plan["files"].items() if path.endswith("config"))
+        assert "User ada" in ssh_config
+
+
+def test_spares_that_cannot_be(refused):
+    words = ("run", "-H", "203.0.113.1:2,203.0.113.2:2")
+    assert "got 2 spares of 2 hosts" in refused(*words, "--spares", "2", "--", "true")
+    assert "got '203.0.113.9'" in refused(*words, "--spares", "203.0.113.9", "--", "true")
+
+
+def test_fewer_ranks_to_begin_with_than_to_go_on_with(refused):
+    err = refused("run", "--np", "1", "--min-np", "2", "--max-restarts", "1", "--", "true")
+    assert "more ranks than the run begins with, got 2; expected at most 1" in err
+
+
 def test_more_ranks_than_slots(refused):
     err = refused("run", "--np", "5", "-H", "203.0.113.1:2,203.0.113.2:2", "--", "true")
     assert "got 5; expected at most 4 (203.0.113.1:2, 203.0.113.2:2)" in err

@@ -66,10 +66,12 @@ def test_the_same_words_on_the_head():
     asked = Asked(
         program=("python", "t.py", "--lr", "1"), np=8, config_name="demo", overrides=("a=1", "b=2"),
         name="r", resume=True, oversubscribe=True, save_signal=True,
+        max_restarts=0, spares="n7,n8", min_np=4,
     )  # fmt: skip
     assert forwarded_arguments(asked) == [
         "--name", "r", "--runs-dir", "runs", "--np", "8", "--config", "demo", "--set", "a=1",
         "--set", "b=2", "--resume", "--oversubscribe", "--save-signal",
+        "--max-restarts", "0", "--spares", "n7,n8", "--min-np", "4",
         "--", "python", "t.py", "--lr", "1",
     ]  # fmt: skip
 
