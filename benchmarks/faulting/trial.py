@@ -12,6 +12,7 @@ from faulting.cases import Case, disk_of_its_own, node_of
 from faulting.nodes import Nodes
 from faulting.training import Place, Training, find_half_checkpoints
 
+NO_CHECKPOINT = "no checkpoint yet"
 LEFT_S = 5.0
 """Processes may take so long to be gone once the launcher has ended."""
 SLACK_S = 15.0
@@ -106,7 +107,7 @@ def _disturb(
         trial.ended_s = round(ended_s - injection.at_s, 3)
         first_s = training.first_sign_s(injection.at_s)
         is_no_failure = case.exit_codes in ((0,), (75,), (-9,)) and not case.notice_s
-        if not is_no_failure and first_s is not None:
+        if not is_no_failure and case.after is None and first_s is not None:
             trial.noticed_s = round(first_s - injection.at_s, 3)
         if case.exit_codes == (-9,):
             pass  # started again at once: its processes are looked for afterwards
@@ -142,7 +143,7 @@ def _go_on(
         problems.append(f"{trial.half_checkpoints} half checkpoints")
     if case.after is not None:
         if not list(training.checkpoints.glob("step-*")):
-            trial.note = "no checkpoint yet"
+            trial.note = NO_CHECKPOINT
         else:
             trial.note = case.after(training, dice)
     reached, old = training.last_step(), training.processes()
@@ -153,7 +154,11 @@ def _go_on(
         again.end()
     if code:
         problems.append(f"resume: exit code {code}: {again.said()[-500:]}")
-    begun = [e["step"] for e in again.events() if e["event"] == "resumed"]
+    events = [*again.events(), *again.rank_events()]
+    was_damaged = case.after is not None and trial.note != NO_CHECKPOINT
+    if was_damaged and not any(e.get("alert") == "checkpoint_damaged" for e in events):
+        problems.append("the damage was not noticed")
+    begun = [e["step"] for e in events if e["event"] == "resumed"]
     trial.lost_steps = reached - (begun[0] if begun else 0)
     still = [pid for pid in old if pid in training.processes()]
     if still:

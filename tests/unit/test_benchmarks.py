@@ -101,6 +101,16 @@ def test_the_page_on_prediction_has_the_figures_of_its_result():
     assert len({link["environment"]["commit"] for link in record["links"]}) == 1
 
 
+def test_the_page_on_survival_has_the_table_of_its_result(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    faults = importlib.import_module("faults")
+    record = json.loads((BENCHMARKS / "results" / "faults.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "survival.md").read_text()
+    assert faults.render_table(record["trials"]) in page
+    assert set(record["trials"]) <= set(faults.CASES)
+    assert not [t for found in record["trials"].values() for t in found if t["problems"]]
+
+
 def test_the_exchange_is_of_118_mb(module):
     from hpctrain.train.model import build_model
     from hpctrain.train.presets import ModelSize
