@@ -114,7 +114,12 @@ def command(
     from hpctrain.preflight.check import FULL
     from hpctrain.preflight.price import with_cost
     from hpctrain.preflight.request import prepare_preflight
-    from hpctrain.preflight.run import choose_checks, run_checks, split_hosts
+    from hpctrain.preflight.run import (
+        choose_checks,
+        find_wrong_already,
+        run_checks,
+        split_hosts,
+    )
     from hpctrain.preflight.show import asking, print_verdicts, render_json, write_hosts
     from hpctrain.preflight.verdict import FAIL
 
@@ -136,8 +141,8 @@ def command(
         from hpctrain.preflight.show_plan import render_plan, render_plan_json
 
         click.echo((render_plan_json if as_json else render_plan)(request, checks))
-        if request.verdicts:  # what is wrong is known before any host is asked
-            print_verdicts(request.verdicts, hosts=len(request.tasks), err=True)
+        if wrong := find_wrong_already(request):
+            print_verdicts(wrong, hosts=len(request.tasks), err=True)
         return 0
     with asking(len(request.tasks)) as on_answer:
         fleet, verdicts = run_checks(request, checks, on_answer)

@@ -121,7 +121,7 @@ def read_answer(
 
 def _why_unasked(contact: Contact, python: str) -> str:
     if contact.returncode == 255:
-        return f"ssh: {contact.last_words}"
+        return f"ssh: {contact.last_words.removeprefix('ssh: ')}"
     if contact.returncode in (126, 127):
         return f"no {python} there; the same Python environment must be on every host"
     return contact.last_words

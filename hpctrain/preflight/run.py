@@ -11,6 +11,7 @@ from typing import Any
 from hpctrain.errors import ConfigError, did_you_mean, raise_all
 from hpctrain.preflight.check import FULL, Check, Probe
 from hpctrain.preflight.checks import CHECKS
+from hpctrain.preflight.checks.config import CONFIG
 from hpctrain.preflight.checks.paths import SHARED
 from hpctrain.preflight.checks.reach import REACH
 from hpctrain.preflight.checks.way_back import WAY_BACK
@@ -19,7 +20,7 @@ from hpctrain.preflight.gather import Gathered, ask_hosts, this_python
 from hpctrain.preflight.markers import find_markers, new_word
 from hpctrain.preflight.request import Request, write_ssh_config
 from hpctrain.preflight.task import NodeTask
-from hpctrain.preflight.verdict import FAIL, Verdict, merge
+from hpctrain.preflight.verdict import FAIL, WARN, Verdict, merge
 from hpctrain.preflight.way_back import Listening, listening
 from hpctrain.preflight.way_there import find_broken_steps
 
@@ -47,6 +48,12 @@ def choose_checks(level: str, only: Collection[str] = (), *, hosts: int = 1) -> 
         return [check for check in CHECKS if check.code in only]
     chosen = [check for check in CHECKS if level == FULL or check.level != FULL]
     return [check for check in chosen if hosts > 1 or not check.needs_hosts]
+
+
+def find_wrong_already(request: Request) -> list[Verdict]:
+    """Return what is wrong, or odd, before any host is asked."""
+    fleet = Fleet(tasks=request.tasks, local=request.local, facts=request.facts)
+    return merge([*request.verdicts, *(v for v in CONFIG.judge(fleet) if v.status in (WARN, FAIL))])
 
 
 def run_checks(

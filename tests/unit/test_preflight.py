@@ -76,11 +76,15 @@ def test_probes_of_one_name_are_one_probe():
 def test_a_probe_that_failed_is_no_pass_whatever_the_check():
     failed = {name: {HERE: Answer(error="no answer within 20 s")} for name in PROBES}
     fleet = Fleet(tasks={HERE: NodeTask(host=HERE)}, answers=failed)
+    told = set()  # probes of which somebody says that they failed
     for check in CHECKS:
-        verdicts = list(check.judge(fleet))
+        statuses = {verdict.status for verdict in check.judge(fleet)}
         if check.probes:
-            assert FAIL in {verdict.status for verdict in verdicts}, check.code
-            assert PASS not in {verdict.status for verdict in verdicts}, check.code
+            assert PASS not in statuses, check.code
+        if FAIL in statuses:
+            told |= {probe.name for probe in check.probes}
+    # Bridges are looked at beside several GPUs alone, and how many there are is not known.
+    assert set(PROBES) - told <= {"pci-bridges"}
 
 
 def test_checks_that_need_hosts_are_left_out_on_one_machine():

@@ -15,8 +15,9 @@ from hpctrain.preflight import before_run, run
 from hpctrain.preflight.ask_node import MARK, look_at_host
 from hpctrain.preflight.check import FULL, Check, Probe
 from hpctrain.preflight.checks import CHECKS
+from hpctrain.preflight.contact import Contact
 from hpctrain.preflight.fleet import on_each_host
-from hpctrain.preflight.gather import START_S, ask_hosts
+from hpctrain.preflight.gather import START_S, Gathered, ask_hosts
 from hpctrain.preflight.request import Request
 from hpctrain.preflight.run import choose_checks, run_checks
 from hpctrain.preflight.show import render_summary
@@ -50,7 +51,8 @@ class ManyHosts:
             return Completed(command, 255, "", "ssh: connect to host n7: No route to host\n")
         if host == "n8":
             return Completed(command, 124, "", f"no answer within {timeout_s:g} s")
-        answer = {"name": {"value": host, "error": ""}}
+        answers = {"name": {"value": host, "error": ""}}
+        answer = {"answers": answers, "spent_s": 0.1}
         return Completed(command, 0, f"noise of a login shell\n{MARK}{json.dumps(answer)}\n", "")
 
 
@@ -58,7 +60,7 @@ def test_500_hosts_are_asked_in_parallel_by_a_bounded_number_of_threads():
     tasks = {f"n{number}": NodeTask(host=f"n{number}", probes=("name",)) for number in range(500)}
     executor = ManyHosts(meet=16)
     done = []
-    answers, unreachable = ask_hosts(
+    answers, unreachable, contacts = ask_hosts(
         tasks, frozenset(), (), sys.executable, timeout_s=5.0, executor=executor,
         on_answer=done.append,
     )  # fmt: skip
@@ -66,9 +68,10 @@ def test_500_hosts_are_asked_in_parallel_by_a_bounded_number_of_threads():
     assert list(answers["name"]) == [host for host in tasks if host not in ("n7", "n8")]
     assert all(answer.value == host for host, answer in answers["name"].items())
     assert unreachable == {
-        "n7": "ssh: ssh: connect to host n7: No route to host",
+        "n7": "ssh: connect to host n7: No route to host",
         "n8": "no answer within 25 s",
     }
+    assert contacts["n1"].noise.strip() == "noise of a login shell"
     assert sorted(done) == sorted(tasks)
     assert executor.limits_s == {5.0 + START_S}
 
@@ -96,7 +99,10 @@ def by_name(status):
 
 def asked(monkeypatch, tasks, **answers):
     """Let hosts answer as given, without asking any."""
-    given = (answers.get("by", {}), answers.get("unreachable", {}))
+    unreachable = answers.get("unreachable", {})
+    contacts = {host: Contact() for host in tasks}
+    given = Gathered(answers.get("by", {}), unreachable, contacts)
+    monkeypatch.setattr(run, "find_broken_steps", lambda *_: {})
     monkeypatch.setattr(run, "ask_hosts", lambda *_, **__: given)
     return Request(tasks={host: NodeTask(host=host) for host in tasks}, local=frozenset())
 

@@ -126,7 +126,7 @@ def test_the_command_ends_with_it(monkeypatch):
     monkeypatch.setattr("hpctrain.preflight.run.run_checks", lambda *_: (known, list(FAILED)))
     arguments = ["--usd-per-hour", "40", "--only", "cores"]
     shown = CliRunner().invoke(command, arguments, standalone_mode=False)
-    assert shown.output.splitlines()[-1].startswith("WARN  cost  what failed above would have cost")
+    assert shown.output.splitlines()[-2].startswith("WARN  cost  what failed above would have cost")
     assert shown.return_value == 1
     as_json = CliRunner().invoke(command, [*arguments, "--json"], standalone_mode=False)
     assert [each["code"] for each in json.loads(as_json.output)] == ["x", "y", "cost"]
