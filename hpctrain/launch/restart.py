@@ -156,14 +156,22 @@ class Recovery:
         return None
 
     def _look(self) -> dict[str, str]:
-        """Return the hosts on which no ranks could start, with the reason."""
+        """Return the hosts on which no ranks could start, or would soon fail, with the reason."""
+        from hpctrain.preflight.between_attempts import find_unfit_hosts
+
         aliases = {
             host_alias(host.name): host.name
             for host in (*self._current, *self._others)
             if not self._facts.is_launcher(host.name)
         }
         found = find_healthy_hosts(list(aliases), self._ssh_options, self._python)
-        return {aliases[alias]: reason for alias, reason in found.items() if reason}
+        answering = {
+            aliases[alias]: max(1, self._capacity[aliases[alias]])
+            for alias, reason in found.items()
+            if not reason
+        }
+        unfit = {aliases[alias]: reason for alias, reason in found.items() if reason}
+        return unfit | find_unfit_hosts(answering, self._prepared, self._ssh_options)
 
     def _wait(self, seconds_s: float) -> None:
         until_s = time.monotonic() + seconds_s
