@@ -94,6 +94,7 @@ class Supervisor:
         self.finished = False
         self.saved_step: int | None = None
         self.refusal = ""
+        self.told_first: int | None = None
         self.mpirun_was_signalled = False
         self.signals = SignalInbox(self.selector, self._on_stop_signal)
         self.escalation: list[tuple[float, Callable[[], None]]] = []
@@ -436,6 +437,8 @@ class Supervisor:
         self.finished |= name == "train_finished"
         if name == "checkpoint" and isinstance(step, int):
             self.saved_step = max(step, self.saved_step or 0)
+        if name == "train_failed" and self.told_first is None:
+            self.told_first = rank_number  # on a busy host others may well leave before it
         # What a rank says after another has failed is that failure's consequence.
         first = self.failure is None or self.failure.rank == rank_number
         if name == "train_failed" and first and not record.get("retryable"):
@@ -452,6 +455,9 @@ class Supervisor:
             reason = frame.get("error") or ended_by
             kind = "refused" if frame.get("error") else "exit"
             failure = RankFailure(rank_number, rank.host, code, number, reason, kind)
+            if self.told_first not in (None, rank_number):
+                host = self.ranks[self.told_first].host
+                failure = RankFailure(self.told_first, host, code, None, f"exit code {code}")
             self._fail((self._find_why_mpirun_ended_it() if was_asked else None) or failure)
         elif not was_asked:
             self.last_to_leave = rank_number, time.monotonic()

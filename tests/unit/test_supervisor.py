@@ -82,6 +82,15 @@ def test_the_first_that_fails_is_the_cause(make):
     assert made.stopping
 
 
+def test_who_has_said_why_is_the_cause_also_where_others_leave_first(make):
+    made = make()
+    record = {"event": "train_failed", "error": "TrainingError", "retryable": False}
+    made._on_frame(2, {"kind": "event", "record": record})
+    made._on_frame(0, exit_frame(1))
+    assert (made.failure.rank, made.failure.host, made.failure.reason) == (2, "n1", "exit code 1")
+    assert made.refusal
+
+
 def test_a_rank_that_is_killed_is_the_cause_itself(make):
     made = make()
     made._on_frame(0, exit_frame(0))
