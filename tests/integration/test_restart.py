@@ -175,10 +175,19 @@ def test_a_killed_launcher_is_started_again_at_once(base, tmp_path):
 
 # -- a command of one's own ------------------------------------------------------------------------
 
+# Rank 0 fails, once rank 1 has spoken too: the end of one rank ends the other.
 THIRD_TIME = """
-import os, sys
+import os, sys, time
 attempt = int(os.environ["HPCTRAIN_ATTEMPT_NUMBER"])
-print("attempt", attempt, flush=True)
+said = f"said-{attempt}"
+if os.environ["RANK"] == "1":
+    os.write(1, f"attempt {attempt}\\n".encode())
+    open(said, "w").close()
+    time.sleep(0 if attempt == 3 else 60)
+    sys.exit(0)
+while not os.path.exists(said):
+    time.sleep(0.01)
+os.write(1, f"attempt {attempt}\\n".encode())
 sys.exit(0 if attempt == 3 else 7)
 """
 

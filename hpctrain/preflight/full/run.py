@@ -110,7 +110,7 @@ def ask_part(request: Request, fleet: Fleet, probe: Probe) -> Fleet:
         for host, task in fleet.tasks.items()
         if host not in fleet.unreachable
     }
-    answers, unreachable = ask_hosts(
+    answers, unreachable, _ = ask_hosts(
         tasks, request.local, request.ssh_options, this_python(),
         python_options=request.python_options, timeout_s=probe.timeout_s,
     )  # fmt: skip
