@@ -506,8 +506,11 @@ def parts(monkeypatch):
         done.append(probe)
         good = {"devices": [H200], "storage": DISK}[probe]
         answers = {probe: {host: Answer(good) for host in tasks if host != "mute"}}
-        silent = {host: "ssh: no route" for host in tasks if host == "mute"}
+        silent = {host: "no answer within 9 s" for host in tasks if host == "mute"}
         return Gathered(answers, silent, {host: Contact() for host in tasks})
+
+    def launch(code, fact):
+        return lambda place: done.append(code) or fact
 
     monkeypatch.setattr(full_run, "ask_hosts", ask_hosts)
     facts = {"all-reduce": summed(point()), "pairs": {"skip": "x"}, "rehearsal": REHEARSED}
