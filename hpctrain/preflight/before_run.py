@@ -8,6 +8,7 @@ import click
 
 from hpctrain.launch.prepare import Asked
 from hpctrain.preflight.check import QUICK
+from hpctrain.preflight.price import with_cost
 from hpctrain.preflight.request import prepare_preflight
 from hpctrain.preflight.run import choose_checks, run_checks
 from hpctrain.preflight.show import asking, print_verdicts, render_summary
@@ -26,7 +27,10 @@ def run_before(asked: Asked, environ: Mapping[str, str]) -> bool:
     request = prepare_preflight(asked, environ, about_a_run=True)
     hosts = len(request.tasks)
     with asking(hosts) as on_answer:
-        _, verdicts = run_checks(request, choose_checks(QUICK, hosts=hosts), on_answer)
+        fleet, verdicts = run_checks(
+            request, choose_checks(QUICK, hosts=request.machines), on_answer
+        )
+    verdicts = with_cost(fleet, verdicts, asked.cluster, None, environ)
     if any(verdict.status == FAIL for verdict in verdicts):
         print_verdicts(verdicts, hosts=hosts, err=True)
         click.echo("nothing was started. Leave hosts out: --exclude-file FILE", err=True)

@@ -137,7 +137,7 @@ def test_whatever_is_wrong_comes_with_what_was_found_and_a_fix(check, machine):
         (check_gpus, GOOD, SKIP, "CPU", ""),
         (check_gpus, replace(GOOD, facts=TWO_GPUS), PASS, "2 NVIDIA H200", ""),
         (check_nccl_config, GOOD, PASS, "no nccl.conf", ""),
-        (check_nccl_config, BARE, WARN, "/etc/nccl.conf set NCCL", "cat /etc/nccl.conf"),
+        (check_nccl_config, BARE, WARN, "/etc/nccl.conf set NCCL", "hpctrain env explain"),
         (check_ssh, GOOD, PASS, "/usr/bin/ssh", ""),
         (check_ssh, replace(GOOD, programs={"ssh": None}), WARN, "only on", "openssh-client"),
     ],

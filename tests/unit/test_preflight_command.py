@@ -11,12 +11,13 @@ from click.testing import CliRunner
 from hpctrain.cli.preflight import command
 from hpctrain.errors import ConfigError
 from hpctrain.executor import MAX_PARALLEL_HOSTS, Completed
+from hpctrain.launch.prepare import Asked
 from hpctrain.preflight import before_run, run
 from hpctrain.preflight.ask_node import MARK, look_at_host
 from hpctrain.preflight.check import FULL, Check, Probe
 from hpctrain.preflight.checks import CHECKS
 from hpctrain.preflight.contact import Contact
-from hpctrain.preflight.fleet import on_each_host
+from hpctrain.preflight.fleet import Fleet, on_each_host
 from hpctrain.preflight.gather import START_S, Gathered, ask_hosts
 from hpctrain.preflight.request import Request
 from hpctrain.preflight.run import choose_checks, run_checks
@@ -190,8 +191,9 @@ def test_a_run_starts_only_where_nothing_fails(monkeypatch, capsys, status, star
     request = Request(tasks={"n1": NodeTask(host="n1")}, local=frozenset())
     verdicts = [Verdict("python", PASS, "3.11"), Verdict("torch", status, "odd", "mend it")]
     monkeypatch.setattr(before_run, "prepare_preflight", lambda *_, **__: request)
-    monkeypatch.setattr(before_run, "run_checks", lambda *_: (None, verdicts))
-    assert before_run.run_before(None, {}) is starts
+    fleet = Fleet(tasks=request.tasks)
+    monkeypatch.setattr(before_run, "run_checks", lambda *_: (fleet, verdicts))
+    assert before_run.run_before(Asked(), {}) is starts
     out, err = capsys.readouterr()
     assert out == ""  # that is the run's
     assert ("nothing was started" in err) is not starts

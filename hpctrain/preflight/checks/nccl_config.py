@@ -10,5 +10,7 @@ def check_nccl_config(machine: Machine) -> Verdict:
     """Report NCCL's own configuration files: nothing in a run's plan shows what they set."""
     files = ", ".join(machine.nccl_config_files)
     if files:
-        return Verdict("nccl-config", WARN, f"{files} set NCCL variables silently", f"cat {files}")
+        return Verdict(
+            "nccl-config", WARN, f"{files} set NCCL variables silently", "hpctrain env explain"
+        )
     return Verdict("nccl-config", PASS, "no nccl.conf")
