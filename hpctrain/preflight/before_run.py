@@ -33,7 +33,8 @@ def run_before(asked: Asked, environ: Mapping[str, str]) -> bool:
     verdicts = with_cost(fleet, verdicts, asked.cluster, None, environ)
     if any(verdict.status == FAIL for verdict in verdicts):
         print_verdicts(verdicts, hosts=hosts, err=True)
-        click.echo("nothing was started. Leave hosts out: --exclude-file FILE", err=True)
+        way_out = " Leave hosts out: --exclude-file FILE" if hosts > 1 else ""
+        click.echo(f"nothing was started.{way_out}", err=True)
         return False
     summary = render_summary(verdicts, hosts=hosts)
     warnings = [verdict for verdict in verdicts if verdict.status == WARN]
