@@ -86,6 +86,17 @@ class HostFacts:
             if not ipaddress.ip_interface(address).is_link_local
         ]
 
+    def single_addresses(self) -> dict[str, list[str]]:
+        """Return the interfaces whose IPv4 address is a network of its own (/32), as on Google
+        Cloud, with those addresses."""
+        found: dict[str, list[str]] = {}
+        for interface in self.interfaces:
+            if not interface.is_virtual:
+                parsed = map(ipaddress.ip_interface, interface.addresses)
+                single = [str(a.ip) for a in parsed if a.version == 4 and a.network.prefixlen == 32]
+                found.update({interface.name: single} if single else {})
+        return found
+
     def interface_in(self, network: str) -> str | None:
         """Return the name of the interface that has an address in a network (CIDR)."""
         wanted = ipaddress.ip_network(network)

@@ -81,7 +81,9 @@ def probe_hosts(
     Raises:
         ProbeError: naming every host that did not answer, with ssh's own last words.
     """
-    command = Command((python, "-m", "hpctrain.probe"))
+    # As ranks get it: hpctrain itself may lie in a folder that it names.
+    path = os.environ.get("PYTHONPATH")
+    command = Command((python, "-m", "hpctrain.probe"), {"PYTHONPATH": path} if path else {})
 
     def ask(host: Host) -> HostFacts | str:
         alias = host_alias(host.name)

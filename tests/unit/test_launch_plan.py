@@ -291,6 +291,34 @@ def test_the_network_is_one_that_all_asked_hosts_have():
     assert "--mca btl_tcp_if_include 10.0.0.0/24" in argv_of(plan)
 
 
+GOOGLE = replace(HEAD, interfaces=(Interface("docker0", ("172.17.0.1/16",)),
+                                   Interface("ens4", ("10.128.0.2/32",))))  # fmt: skip
+
+
+@pytest.mark.parametrize("known_by", ["facts", "names"])
+def test_hosts_with_addresses_of_32_bits_share_the_smallest_network_that_holds_them(known_by):
+    def at(number):
+        return replace(GOOGLE, interfaces=(Interface("ens4", (f"10.128.0.{number}/32",)),))
+
+    known = {
+        "facts": {"addresses": {}, "hosts": {"n1": at(5), "n2": at(6)}},
+        "names": {"addresses": {"n1": ("10.128.0.5",), "n2": ("10.128.0.6",)}},
+    }
+    asked, given = remote(**known[known_by])
+    plan = plan_launch(asked, replace(given, launcher=GOOGLE))
+    assert "--mca btl_tcp_if_include 10.128.0.0/29" in argv_of(plan)
+    assert plan.channel_address == "10.128.0.2"
+    assert not any("no network" in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize("elsewhere", ["198.51.100.7", "172.16.0.4", "fd00::5"])
+def test_no_network_is_made_up_around_hosts_that_are_far_apart(elsewhere):
+    asked, given = remote(addresses={"n1": ("10.128.0.5",), "n2": (elsewhere,)})
+    plan = plan_launch(asked, replace(given, launcher=GOOGLE))
+    assert "if_include" not in argv_of(plan)
+    assert any("no network is known" in warning for warning in plan.warnings)
+
+
 def test_prrte_gets_a_name_where_it_is_the_same_everywhere():
     same = replace(HEAD, interfaces=(Interface("eth0", ("10.0.0.9/24",)),))
     plan = plan_launch(*remote(addresses={}, hosts={"n1": same, "n2": same}))

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hpctrain.facts import HostFacts, Interface
+from hpctrain.launch.network import find_network_around
 from hpctrain.preflight.check import Check, Probe
 from hpctrain.preflight.fleet import Fleet, differing, not_asked
 from hpctrain.preflight.task import NodeTask
@@ -82,6 +83,10 @@ def _judge_common(hosts: Mapping[str, HostFacts]) -> Verdict:
         names = {host: facts.interface_in(common[0]) or "?" for host, facts in hosts.items()}
         rest = f"; also {', '.join(common[1:])}" if common[1:] else ""
         found = f"{common[0]}: {_describe_names(names)}{rest}"
+        return Verdict(CODE, PASS, found, hosts=tuple(hosts))
+    if around := find_network_around(list(hosts.values())):
+        names = {host: facts.interface_in(around) or "?" for host, facts in hosts.items()}
+        found = f"{around}: {_describe_names(names)}; each host has its address as a /32"
         return Verdict(CODE, PASS, found, hosts=tuple(hosts))
     seen = [f"{host} {_describe(facts) or 'none'}" for host, facts in list(hosts.items())[:4]]
     virtual = _virtual_in_common(hosts)
