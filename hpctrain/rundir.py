@@ -281,6 +281,8 @@ def summarize_run(path: Path) -> RunSummary:
 def _describe_failure(failure: Any) -> str | None:
     if not isinstance(failure, dict):
         return None
+    if failure.get("rank") is None:
+        return str(failure.get("reason"))
     return f"rank {failure.get('rank')} on {failure.get('host')}: {failure.get('reason')}"
 
 

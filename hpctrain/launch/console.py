@@ -151,6 +151,7 @@ class RunConsole:
         for (rank, host), rest in self.partial_lines.items():
             if rest:
                 self._tag(rank, host, rest)
+        self.partial_lines.clear()
         if self.progress is not None:
             with contextlib.suppress(OSError):
                 self.progress.stop()
@@ -183,16 +184,19 @@ class RunConsole:
 
     def _say_failed(self, outcome: Outcome, causes: Sequence[str]) -> None:
         mark = click.style("failed: ", fg="red", bold=True)
-        failure, silent = outcome.failure, outcome.silent_ranks
-        if failure is not None and failure.rank not in silent:
+        failure, unreported = outcome.failure, outcome.unreported_ranks
+        if failure is not None and failure.rank is not None and failure.rank not in unreported:
             at = f" at step {outcome.step}" if outcome.step is not None else ""
             self._say(f"{mark}rank {failure.rank} on {failure.host} failed first: "
                       f"{failure.reason}{at}, after {_duration(outcome.duration_s)}.")  # fmt: skip
             tail = self.run_directory.log_tail(failure.rank, RANK_TAIL_LINES)
             log = self.run_directory.path / "logs" / log_name(failure.rank)
         else:
-            when = f" before {len(silent)} of {self.plan.np} ranks had started" if silent else ""
-            what = f"rank {failure.rank} {failure.reason}" if failure else "mpirun ended"
+            missing = len(unreported)
+            when = f" before {missing} of {self.plan.np} ranks had started" if missing else ""
+            what = "mpirun ended" if failure is None else failure.reason
+            if failure is not None and failure.rank is not None:
+                what = f"rank {failure.rank} {what}"
             self._say(f"{mark}{what}{when}{'.' if causes else '. mpirun said:'}")
             # Where a cause is known, mpirun's guesses (firewalls, PATH …) only hide it.
             tail = causes or self.launcher_tail[-LAUNCHER_TAIL_LINES:]

@@ -11,6 +11,9 @@ from hpctrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE, EXIT_USAGE
 from hpctrain.pulse import Pulse
 
 STOPPED_STATE = "T"  # of /proc/PID/stat, proc(5); "t", stopped by a debugger, is somebody's wish
+# Of ranks that are lost, or that we end because they are stopped or hung: a machine's fault, as
+# SIGKILL's 137 is to whoever decides whether to try again.
+EXIT_LOST = 128 + signal.SIGKILL
 # Of a shell, sysexits and Click: the same words would be refused again.
 FINAL_EXIT_CODES = {EXIT_USAGE: "usage", 126: "it cannot be executed", 127: "it is not there"}
 
@@ -26,19 +29,28 @@ class Console(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RankFailure:
-    """The first rank that failed; `exit_code` is None where it vanished without a word.
+    """The first rank that failed, or what happened where it is no rank's fault (`rank` is None).
+
+    `exit_code` is None where it vanished without a word.
 
     `kind`: exit (by code or signal), refused (by its shim: it cannot run), lost (its connection
-    closed), silent, stopped, hang, left early (:mod:`hpctrain.launch.watch`), or start (it never
-    reported).
+    closed), silent, stopped, hang, left early (:mod:`hpctrain.launch.watch`), start (it never
+    reported), or ended (by mpirun, and nobody knows why).
     """
 
-    rank: int
+    rank: int | None
     host: str
     exit_code: int | None
     signal: int | None
     reason: str
     kind: str = "exit"
+
+    @property
+    def in_words(self) -> str:
+        """Who, where, and why."""
+        return (
+            self.reason if self.rank is None else f"rank {self.rank} on {self.host}: {self.reason}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,7 @@ class Outcome:
     Args:
         state: done, failed, stopped (by a signal to the launcher) or resumable (the same, after the
             ranks have saved).
-        silent_ranks: those that never reported.
+        unreported_ranks: those that never reported.
         suspects: the ranks that the failure is laid to.
         step: the highest that was reported.
         saved_step: of the newest checkpoint that was completed.
@@ -60,7 +72,7 @@ class Outcome:
     exit_code: int
     duration_s: float
     failure: RankFailure | None = None
-    silent_ranks: tuple[int, ...] = ()
+    unreported_ranks: tuple[int, ...] = ()
     stop_signal: int | None = None
     needs_sweep: bool = False
     attempt_id: str = ""
@@ -89,6 +101,9 @@ class RankState:
     """Since when each heartbeat has said that the program is stopped."""
     stopped_s: float = 0.0
     """How long that was when the latest came."""
+    longest_still_s: float = 0.0
+    """The longest that a heartbeat has said so before the pulse changed again. Shims count the time
+    that they were awake: a host that was suspended as a whole has not stood still."""
 
     def note_beat(self, frame: dict[str, Any], now_s: float) -> None:
         """Remember a heartbeat, as the shim sends it (``RankShim._describe_life``)."""
@@ -107,7 +122,9 @@ class RankState:
 
     def _note_pulse(self, frame: dict[str, Any]) -> None:
         if frame.get("pulse") is not None:
-            self.pulse = Pulse(*frame["pulse"])
+            before, self.pulse = self.pulse, Pulse(*frame["pulse"])
+            if before is not None and before.changes != self.pulse.changes:
+                self.longest_still_s = max(self.longest_still_s, self.still_s)
             self.still_s = float(frame["still_s"])
             self.note_step(self.pulse.step)
 
@@ -120,7 +137,7 @@ class RankState:
 def conclude(
     ranks: Sequence[RankState], failure: RankFailure | None, mpirun_code: int, *,
     mpirun_was_signalled: bool, stop_signal: int | None, save_signal: int | None, finished: bool,
-    refusal: str,
+    left_saved: bool, refusal: str,
 ) -> Outcome:  # fmt: skip
     """Return how an attempt ended, from what the ranks said before what mpirun says.
 
@@ -130,6 +147,7 @@ def conclude(
         stop_signal: what the launcher was ended by.
         save_signal: what it asked the ranks to save by.
         finished: whether the training had reached its last step.
+        left_saved: whether the ranks say that they have saved and leave before it.
         refusal: what a rank said that rules out another attempt.
     """
     if mpirun_code < 0 and not mpirun_was_signalled:
@@ -138,9 +156,12 @@ def conclude(
     if stop_signal is not None:
         state, code = "stopped", 128 + stop_signal
     elif failure is not None:
-        state, code = "failed", failure.exit_code or mpirun_code or EXIT_FAILED
+        # mpirun's code is a victim's.
+        state, code = "failed", failure.exit_code or EXIT_LOST
     elif all(rank.exit_code == 0 for rank in ranks):
         # Every rank said so itself, whatever mpirun says.
+        # A scheduler may signal ranks past the launcher.
+        save_signal = save_signal or (signal.SIGUSR1 if left_saved else None)
         saved = save_signal is not None and not finished
         state, code = ("resumable", EXIT_RESUMABLE) if saved else ("done", EXIT_OK)
     else:
@@ -154,7 +175,7 @@ def conclude(
         exit_code=code,
         duration_s=0.0,
         failure=failure,
-        silent_ranks=tuple(n for n, rank in enumerate(ranks) if not rank.reported),
+        unreported_ranks=tuple(n for n, rank in enumerate(ranks) if not rank.reported),
         stop_signal=stop_signal or save_signal,
         needs_sweep=state not in ("done", "resumable"),
         step=max((rank.step for rank in ranks if rank.step is not None), default=None),

@@ -216,9 +216,9 @@ def end_earlier_attempt(
 def describe_end(outcome: Outcome) -> str:
     """Return in a line how an attempt ended."""
     if outcome.failure is not None:
-        return f"rank {outcome.failure.rank} on {outcome.failure.host}: {outcome.failure.reason}"
-    if outcome.silent_ranks:
-        return f"{len(outcome.silent_ranks)} ranks never began"
+        return outcome.failure.in_words
+    if outcome.unreported_ranks:
+        return f"{len(outcome.unreported_ranks)} ranks never began"
     return f"mpirun ended with {outcome.exit_code}"
 
 

@@ -17,6 +17,7 @@ ANSWER_TIMEOUT_S = 2.0
 STEADY_S = 0.2
 """Written line by line: an answer that has not grown for so long is whole."""
 MOST_CHARACTERS = 200_000
+LISTENS = b"listens\n"
 
 
 def tell_stacks_on_signal() -> None:
@@ -30,6 +31,7 @@ def tell_stacks_on_signal() -> None:
     try:
         if os.fstat(int(descriptor)).st_ino == int(inode):
             faulthandler.register(STACKS_SIGNAL, file=int(descriptor), all_threads=True)
+            os.write(int(descriptor), LISTENS)  # a handler of the program's own means another thing
     except (OSError, ValueError):
         pass  # outside a launch, or a wrapper closed it
 
@@ -72,7 +74,7 @@ def _spy(pid: int) -> str:
 
 def _ask(pid: int, descriptor: int) -> str:
     """Ask the program itself, if it listens; the signal would end any other."""
-    if not _catches(pid, STACKS_SIGNAL):
+    if os.fstat(descriptor).st_size == 0 or not _catches(pid, STACKS_SIGNAL):
         return "no Python stacks: py-spy is not installed, and the program does not tell them"
     if process_state(pid) == "T":
         return "no Python stacks: the program is stopped, and py-spy is not installed"

@@ -124,7 +124,7 @@ class _RunLoop:
 
     def _end_attempt(self, outcome: Outcome) -> None:
         """Say how it ended, and leave nothing of it behind."""
-        unheard = outcome.state == "failed" and bool(outcome.silent_ranks)
+        unheard = outcome.state == "failed" and bool(outcome.unreported_ranks)
         self.console.finish(outcome, _diagnose(self.plan, outcome) if unheard else [])
         for line in _sweep(self.plan, outcome):
             self.console.warn(line)
@@ -218,7 +218,7 @@ def plan_as_json(plan: LaunchPlan) -> dict[str, Any]:
 
 
 def _diagnose(plan: LaunchPlan, outcome: Outcome) -> list[str]:
-    silent = {host_alias(plan.rank_hosts[rank]) for rank in outcome.silent_ranks}
+    silent = {host_alias(plan.rank_hosts[rank]) for rank in outcome.unreported_ranks}
     hosts = [host for host in plan.remote_hosts if host in silent]
     return diagnose_hosts(hosts, plan.ssh_options, plan.python)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from hpctrain.launch.channel import HEARTBEAT_INTERVAL_S
 from hpctrain.launch.outcome import RankState
 from hpctrain.pulse import UNTIMED, WAITING, Pulse
 
@@ -31,6 +32,8 @@ PATIENCE_S: Mapping[str, float] = MappingProxyType({
 })  # fmt: skip
 """Standstills that are no hang yet while a rank is in such a phase (s)."""
 LEFT_EARLY = "left early"
+STEP_PHASES = ("data", "forward", "backward", "optimizer")
+"""What a rank is at in a step, in this order, when it does not say that it waits."""
 HARMLESS_LAST_PHASES = frozenset({"", "leaving", "barrier"})
 
 
@@ -116,7 +119,12 @@ def _find_hang(
     with_pulse = [(n, rank, rank.pulse) for n, rank in running if rank.pulse is not None]
     if not with_pulse:
         return None
-    limit_s = hang_limit_s([pulse for _, _, pulse in with_pulse], hang_timeout_s)
+    # A program that was suspended, host and all, counts that as the longest it stood still.
+    known = [
+        pulse._replace(longest_s=min(pulse.longest_s, rank.longest_still_s + HEARTBEAT_INTERVAL_S))
+        for _, rank, pulse in with_pulse
+    ]
+    limit_s = hang_limit_s(known, hang_timeout_s)
     still_s = min(rank.still_s for _, rank, _ in with_pulse)
     if still_s <= limit_s:
         return None
@@ -132,7 +140,7 @@ def _find_hang(
     at = f"after step {pulse.step}, in {pulse.phase or 'its own code'}"
     if len(pulses) == 1:
         return Finding("hang", tuple(culprits), f"{stood}, {at}")
-    others = sum(each.phase in WAITING for n, each in pulses.items() if n not in culprits)
+    others = len(pulses) - len(culprits)
     if pulse.phase in WAITING:
         lost = "did not get what the others sent: is the network to its host whole?"
     else:
@@ -143,16 +151,24 @@ def _find_hang(
 def _find_culprits(pulses: Mapping[int, Pulse]) -> list[int]:
     """Return who did not arrive: of those furthest behind, who does not wait for others.
 
-    Who waits in an exchange of a later step than another's has not been kept waiting by it. Where
-    that is all of them, it is nobody.
+    Who waits in an exchange of a later step than another's has not been kept waiting by it. DDP
+    waits inside the backward pass: there it is who has come least far in the step. Where that is
+    all of them, it is nobody.
     """
     first = min(pulse.step for pulse in pulses.values())
     behind = [n for n, pulse in pulses.items() if pulse.step == first]
     at_work = [n for n in behind if pulses[n].phase and pulses[n].phase not in WAITING]
-    for found in (at_work, behind):
+    for found in (at_work, _least_far(at_work, pulses), behind):
         if 0 < len(found) < len(pulses):
             return found
     return at_work if len(pulses) == 1 else []
+
+
+def _least_far(at_work: Sequence[int], pulses: Mapping[int, Pulse]) -> list[int]:
+    """Return whose phase of the step is the earliest, of ranks whose phase is a step's."""
+    known = [n for n in at_work if pulses[n].phase in STEP_PHASES]
+    first = min((STEP_PHASES.index(pulses[n].phase) for n in known), default=-1)
+    return [n for n in known if STEP_PHASES.index(pulses[n].phase) == first]
 
 
 def _describe_common_standstill(pulses: Mapping[int, Pulse]) -> str:

@@ -110,7 +110,7 @@ def test_an_mpirun_that_started_nothing_is_quoted(console, capsys):
     for number in range(300):
         console.launcher_output(b"line %d \xff" % number)
     console.launcher_output(b"   ")
-    console.finish(failed(failure=None, silent_ranks=(0, 1, 2, 3), exit_code=213, step=None))
+    console.finish(failed(failure=None, unreported_ranks=(0, 1, 2, 3), exit_code=213, step=None))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "failed: mpirun ended before 4 of 4 ranks had started. mpirun said:"
     assert lines[1:-1] == [f"  | line {number} \ufffd" for number in range(288, 300)]
@@ -119,7 +119,7 @@ def test_an_mpirun_that_started_nothing_is_quoted(console, capsys):
 
 def test_a_known_cause_stands_in_place_of_mpiruns_guesses(console, capsys):
     console.launcher_output(b"this may be a firewall")
-    console.finish(failed(failure=None, silent_ranks=(3,)), ["n2: ssh fails: no route to host"])
+    console.finish(failed(failure=None, unreported_ranks=(3,)), ["n2: ssh fails: no route to host"])
     err = capsys.readouterr().err
     assert "before 1 of 4 ranks had started.\n  | n2: ssh fails: no route to host\n" in err
     assert "firewall" not in err

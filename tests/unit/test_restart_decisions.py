@@ -24,7 +24,7 @@ def failure(code=1, kind="exit", reason="exit code 1"):
 
 def end(ranks=(), failed=None, mpirun_code=0, **more):
     known = dict(mpirun_was_signalled=False, stop_signal=None, save_signal=None, finished=False,
-                 refusal="")  # fmt: skip
+                 left_saved=False, refusal="")  # fmt: skip
     outcome = conclude(ranks or [rank(), rank()], failed, mpirun_code, **{**known, **more})
     return outcome.state, outcome.exit_code, outcome.retryable
 
@@ -40,8 +40,10 @@ def end(ranks=(), failed=None, mpirun_code=0, **more):
     ({"stop_signal": 2}, ("stopped", 130, True)),
     ({"stop_signal": 15, "failed": None}, ("stopped", 143, True)),
     ({"failed": failure(7)}, ("failed", 7, True)),
-    ({"failed": failure(None), "mpirun_code": 213}, ("failed", 213, True)),
-    ({"failed": failure(None)}, ("failed", 1, True)),
+    ({"left_saved": True}, ("resumable", 75, True)),  # a signal past the launcher
+    ({"left_saved": True, "finished": True}, ("done", 0, False)),
+    ({"failed": failure(None), "mpirun_code": 213}, ("failed", 137, True)),  # a victim's code
+    ({"failed": failure(None)}, ("failed", 137, True)),
     ({"failed": failure(2)}, ("failed", 2, False)),
     ({"failed": failure(127, "refused")}, ("failed", 127, False)),
     ({"failed": failure(1), "refusal": "step 3: the loss is not finite"}, ("failed", 1, False)),
@@ -56,13 +58,13 @@ def test_how_an_attempt_ended(told, expected):
     assert end(**told) == expected
 
 
-def test_an_outcome_says_how_far_it_came_and_who_was_silent():
+def test_an_outcome_says_how_far_it_came_and_who_never_began():
     ranks = [rank(step=4), rank(step=6), rank(reported=False, step=None, exit_code=None)]
     outcome = conclude(
         ranks, failure(), 1, mpirun_was_signalled=False, stop_signal=None, save_signal=None,
-        finished=False, refusal="",
+        finished=False, left_saved=False, refusal="",
     )  # fmt: skip
-    assert (outcome.step, outcome.silent_ranks, outcome.needs_sweep) == (6, (2,), True)
+    assert (outcome.step, outcome.unreported_ranks, outcome.needs_sweep) == (6, (2,), True)
 
 
 @pytest.mark.parametrize(("failed", "refusal", "expected"), [

@@ -78,6 +78,14 @@ def test_one_that_does_not_listen_is_not_sent_what_would_end_it(start, descripto
     assert process.poll() is None
 
 
+def test_one_that_means_something_else_by_the_signal_is_not_sent_it(start, descriptor):
+    code = ("import signal, time; signal.signal(signal.SIGUSR2, lambda *_: exit(5)); "
+            "print('ready', flush=True); time.sleep(60)")  # fmt: skip
+    process = start(*python(code))
+    assert "the program does not tell them" in collect_stacks(process.pid, descriptor)
+    assert process.poll() is None
+
+
 def test_a_stopped_one_is_said_to_be_stopped(start, descriptor):
     process = start(*python(TELLING))
     process.send_signal(signal.SIGSTOP)

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from hpctrain.executor import Command
-from hpctrain.launch import supervisor as supervisor_module
+from hpctrain.launch.blame import Blame
+from hpctrain.launch.outcome import RankState
 from hpctrain.launch.plan import LaunchPlan
 from hpctrain.launch.signals import SignalInbox
 from hpctrain.launch.supervisor import Supervisor
@@ -57,7 +58,15 @@ def make(tmp_path):
 class _Supervisor(Supervisor):
     def __init__(self, plan, run, console, hosts):
         super().__init__(plan, run, console)
-        self.ranks = [supervisor_module.RankState(host) for host in hosts]
+        self.ranks = [RankState(host) for host in hosts]
+        self.blame = Blame(self.ranks)
+
+    @property
+    def failure(self):
+        return self.blame.failure
+
+    def look_for_orders(self):
+        self._look_for_orders(self.orders_at_s)
 
     @property
     def alerts(self):
@@ -79,7 +88,7 @@ def test_the_first_that_fails_is_the_cause(make):
     made._on_frame(2, exit_frame(7))
     made._on_frame(1, exit_frame(9))
     assert (made.failure.rank, made.failure.exit_code, made.failure.reason) == (2, 7, "exit code 7")
-    assert made.stopping
+    assert made.ending.has_begun
 
 
 def test_who_has_said_why_is_the_cause_also_where_others_leave_first(make):
@@ -88,7 +97,7 @@ def test_who_has_said_why_is_the_cause_also_where_others_leave_first(make):
     made._on_frame(2, {"kind": "event", "record": record})
     made._on_frame(0, exit_frame(1))
     assert (made.failure.rank, made.failure.host, made.failure.reason) == (2, "n1", "exit code 1")
-    assert made.refusal
+    assert made.blame.refusal
 
 
 def test_a_rank_that_is_killed_is_the_cause_itself(make):
@@ -140,6 +149,49 @@ def test_whom_mpirun_ended_is_not_where_one_has_left_with_0(make):
     assert made.failure.reason == "left early, with exit code 0, while others were at work"
 
 
+def test_where_mpirun_ends_ranks_and_nobody_knows_why_no_rank_is_blamed(make):
+    made = make()
+    made._on_frame(3, exit_frame(143, signal.SIGTERM, asked=True))
+    assert (made.failure.rank, made.failure.kind) == (None, "ended")
+    outcome = made._outcome(143)
+    assert (outcome.state, outcome.exit_code, outcome.suspects) == ("failed", 137, ())
+    assert outcome.retryable
+
+
+def test_who_left_with_0_is_not_why_a_shim_is_gone(make):
+    """Ranks of a program of others may be done one by one; nobody was ended by mpirun."""
+    made = make()
+    made._on_frame(2, exit_frame(0))
+    made._on_lost(1)
+    assert (made.failure.rank, made.failure.kind) == (1, "lost")
+
+
+def test_who_left_with_0_is_where_mpirun_has_ended_others_meanwhile(make):
+    made = make()
+    made._on_frame(2, exit_frame(0))
+    made.blame._somebody_was_asked = True
+    made._on_lost(1)
+    assert (made.failure.rank, made.failure.kind) == (2, "left early")
+
+
+@pytest.mark.parametrize("how", ["lost", "silent"])
+def test_a_lost_rank_ends_the_run_as_sigkill_would_whatever_mpirun_says(make, how):
+    made = make()
+    made.ranks[1].heard_at_s -= 7.0 if how == "silent" else 0.0
+    made._on_lost(1)
+    assert made.failure.kind == how
+    assert made._outcome(1).exit_code == 137
+
+
+def test_what_every_rank_says_of_the_hosts_is_laid_to_none_of_them(make):
+    made = make()
+    record = {"event": "train_failed", "error": "FaultyHostError", "retryable": True}
+    made._on_frame(2, {"kind": "event", "record": record})
+    made._on_frame(0, exit_frame(1))
+    outcome = made._outcome(1)
+    assert (outcome.failure.rank, outcome.suspects, outcome.retryable) == (0, (), True)
+
+
 def test_a_rank_that_leaves_in_the_middle_of_a_step_fails_at_once(make):
     made = make()
     made._on_frame(2, exit_frame(0, phase="forward"))
@@ -147,7 +199,7 @@ def test_a_rank_that_leaves_in_the_middle_of_a_step_fails_at_once(make):
     assert made.failure.reason.endswith("at work: after step 5, in forward")
     (alert,) = made.alerts
     assert (alert["kind"], alert["ranks"], alert["hosts"]) == ("left early", [2], ["n1"])
-    assert made.stopping
+    assert made.ending.has_begun
 
 
 def test_it_is_the_cause_also_where_its_victims_are_heard_first(make):
@@ -171,7 +223,7 @@ def test_other_ways_to_leave_with_0_are_no_failure(make, frame):
     made = make()
     made._on_frame(1, frame)
     assert made.failure is None
-    assert not made.stopping
+    assert not made.ending.has_begun
 
 
 # -- hangs ---------------------------------------------------------------------------------------
@@ -196,6 +248,17 @@ def test_a_hang_waits_for_the_stacks_of_those_that_answer(make, monkeypatch):
     made._on_frame(1, {"kind": "stacks", "text": "stack of 1"})
     assert (made.failure.rank, made.failure.exit_code) == (1, 137)
     assert (made.run_directory.path / "stacks" / "rank-00001.txt").read_text() == "stack of 1\n"
+
+
+def test_where_all_wait_for_each_other_no_rank_is_named(make):
+    made = make()
+    for rank in range(4):
+        made._on_frame(rank, beat("exchange", still_s=200.0))
+    made._look_for_trouble(time.monotonic())
+    outcome = made._outcome(0)  # mpirun may end before all stacks are there
+    assert (outcome.failure.rank, outcome.failure.kind, outcome.suspects) == (None, "hang", ())
+    assert outcome.exit_code == 137
+    assert made.alerts[0]["ranks"] == []
 
 
 def test_what_follows_a_hang_does_not_replace_its_cause(make):
@@ -264,27 +327,70 @@ def test_a_straggler_is_told_and_the_run_goes_on(make):
 def test_a_file_is_an_order_and_is_taken_away(make, name, number):
     made = make(saves_on_signal=True)
     (made.run_directory.path / name).touch()
-    made._look_for_orders()
-    assert made.save_signal == number  # both let the ranks save first
+    made.look_for_orders()
+    assert made.ending.save_signal == number  # both let the ranks save first
     assert not (made.run_directory.path / name).exists()
-    made._look_for_orders()
-    assert made.stop_signal is None
+    made.look_for_orders()
+    assert made.ending.stop_signal is None
+
+
+def test_orders_are_looked_for_once_a_second_and_not_with_every_frame(make, monkeypatch):
+    made = make()
+    asked = []
+    monkeypatch.setattr(type(made.run_directory), "take_order", lambda _, name: asked.append(name))
+    for tenths in range(20):
+        made._look_for_orders(made.started_at_s + tenths / 10)
+    assert len(asked) == 2 * 2
 
 
 @pytest.mark.parametrize("name", ["STOP", "SAVE"])
 def test_ranks_that_cannot_save_are_stopped_by_either(make, name):
     made = make()
     (made.run_directory.path / name).touch()
-    made._look_for_orders()
-    assert made.stop_signal == signal.SIGTERM
+    made.look_for_orders()
+    assert made.ending.stop_signal == signal.SIGTERM
 
 
 def test_other_files_are_no_orders(make):
     made = make()
     for name in ("stop", "STOP.txt", "SAVED"):
         (made.run_directory.path / name).touch()
-    made._look_for_orders()
-    assert (made.stop_signal, made.save_signal) == (None, None)
+    made.look_for_orders()
+    assert (made.ending.stop_signal, made.ending.save_signal) == (None, None)
+
+
+class Mpirun:
+    """What the end of an attempt does to mpirun."""
+
+    def __init__(self):
+        self.signals = []
+
+    def poll(self): ...
+
+    def send_signal(self, number):
+        self.signals.append(number)
+
+
+@pytest.mark.parametrize(("connected", "expected"), [(4, []), (3, [signal.SIGUSR1])])
+def test_ranks_that_only_mpirun_reaches_are_asked_to_save_through_it(
+    make, monkeypatch, connected, expected
+):
+    made = make(saves_on_signal=True)
+    made.ending.mpirun = Mpirun()
+    monkeypatch.setattr(type(made.server), "connected_ranks", frozenset(range(connected)))
+    made._on_stop_signal(signal.SIGTERM)
+    assert made.ending.mpirun.signals == expected
+    assert not made.ending.mpirun_was_signalled
+
+
+def test_ranks_that_were_asked_to_save_past_the_launcher_are_resumable(make):
+    made = make(np=2)
+    made._on_frame(0, {"kind": "event", "record": {"event": "train_stopped", "step": 7}})
+    for rank in range(2):
+        made._on_frame(rank, exit_frame(0, phase="leaving"))
+    outcome = made._outcome(0)
+    assert (outcome.state, outcome.exit_code) == ("resumable", 75)
+    assert outcome.stop_signal == signal.SIGUSR1
 
 
 # -- signals -------------------------------------------------------------------------------------

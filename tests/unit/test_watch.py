@@ -181,6 +181,30 @@ def test_where_all_do_the_same_nobody_is_blamed():
     assert found.reason.endswith("after step 5, in optimizer")
 
 
+def test_where_waiting_is_part_of_the_backward_pass_who_has_not_come_to_it_is_named():
+    """DDP's ranks wait for each other's gradients there, and do not say so."""
+    found = hang(rank("backward", still_s=40), rank("forward", still_s=40),
+                 rank("backward", still_s=40))  # fmt: skip
+    assert found.ranks == (1,)
+    assert "it did not arrive, while 2 of 3 ranks wait (after step 5, in forward)" in found.reason
+
+
+def test_a_host_that_was_suspended_has_not_stood_still():
+    """The program's own clock went on for an hour; its shim's heartbeats never said so."""
+    state = rank(None)
+
+    def beat(changes, still_s):
+        own = [changes, 5, "forward", 0.0, 3600.0, 5]
+        state.note_beat({"step": 5, "state": "S", "pulse": own, "still_s": still_s}, NOW_S)
+
+    for changes, still_s in ((8, 4.0), (9, 0.0), (9, 20.0), (9, 90.0)):
+        beat(changes, still_s)
+    assert state.longest_still_s == 4.0
+    assert find(state) is None
+    beat(9, 91.0)
+    assert "(limit 90 s)" in find(state).reason
+
+
 def test_a_single_rank_is_its_own_culprit():
     found = hang(rank("forward", still_s=40))
     assert (found.ranks, found.reason) == (
