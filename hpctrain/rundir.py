@@ -23,6 +23,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from hpctrain.errors import RunDirectoryError, did_you_mean
 from hpctrain.events import encode_event
 
 LOCK_FILE = ".lock"
+ORDER_FILES = {"STOP": signal.SIGTERM, "SAVE": signal.SIGUSR1}
 # What a dry run's script makes when it is run by hand, under the name that it was planned for.
 DRY_RUN_FILES = frozenset({"hostfile", "ssh_config"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -44,6 +46,7 @@ class RunDirectory:
         self.path = path
         self._lock = lock
         self._files: dict[str, IO[bytes]] = {}
+        self._orders_left: set[str] = set()
         self._mark_logs()
         self.attempt = 0
         """The number of the attempt that is under way."""
@@ -132,15 +135,30 @@ class RunDirectory:
         (self.path / "stacks").mkdir(exist_ok=True)
         self.write_text(f"stacks/rank-{rank:05d}.txt", text.rstrip("\n") + "\n")
 
+    def take_orders(self) -> list[tuple[str, signal.Signals]]:
+        """Return the order files that somebody has put there, and the signal that each stands for.
+
+        They are taken away. One that cannot be (a folder, say) counts once, until it has gone.
+        """
+        return [(name, number) for name, number in ORDER_FILES.items() if self.take_order(name)]
+
     def take_order(self, name: str) -> bool:
-        """Return whether somebody has put a file of that name there, and take it away."""
+        """Return whether somebody has put a file of that name there anew, and take it away."""
+        path = self.path / name
+        counted = name in self._orders_left
         try:
-            (self.path / name).unlink()
+            path.unlink()
         except FileNotFoundError:
+            self._orders_left.discard(name)
             return False
         except OSError:
-            pass  # it cannot be taken away, and counts all the same
-        return True
+            # A file server that is away answers so too, for a file that never was.
+            if counted or not os.path.lexists(path):
+                return False
+            self._orders_left.add(name)
+            return True
+        self._orders_left.discard(name)
+        return not counted
 
     def log_tail(self, rank: int, lines: int) -> list[str]:
         """Return the last lines of what this attempt wrote to a rank's log."""

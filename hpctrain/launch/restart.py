@@ -24,7 +24,6 @@ from hpctrain.launch.rank_env import CONFIG_VARIABLE
 from hpctrain.launch.resize import plan_next_config
 from hpctrain.launch.signals import StopAsked
 from hpctrain.launch.ssh_config import host_alias
-from hpctrain.launch.supervisor import ORDER_FILES
 from hpctrain.launch.sweep import find_healthy_hosts, run_sweep
 from hpctrain.rundir import RunDirectory, read_events
 
@@ -176,9 +175,8 @@ class Recovery:
     def _wait(self, seconds_s: float) -> None:
         until_s = time.monotonic() + seconds_s
         while time.monotonic() < until_s:
-            for name, number in ORDER_FILES.items():
-                if self._run.take_order(name):
-                    raise StopAsked(number)
+            for _, number in self._run.take_orders():
+                raise StopAsked(number)
             time.sleep(TURN_S)
 
 
