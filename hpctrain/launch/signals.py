@@ -81,7 +81,8 @@ class SignalInbox:
                 signal.signal(number, handler)
             signal.set_wakeup_fd(-1)
             with suppress(BlockingIOError):
-                self._read()
+                while True:
+                    self._read()
             self._selector.unregister(self._reader)
             os.close(self._reader)
             os.close(self._writer)
