@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -70,6 +71,16 @@ def _spread(found: Sequence[dict[str, Any]], key: str) -> str:
     return f"{statistics.median(values):.3g} (at most {max(values):.3g})"
 
 
+def describe_commits(trials: dict[str, list[dict[str, Any]]]) -> str:
+    """Return which commits were measured: a record that was gone on with may hold several."""
+    counts = Counter(
+        trial.get("commit") or "unknown" for found in trials.values() for trial in found
+    )
+    return "commits: " + ", ".join(
+        f"{name[:12]} ({count} trials)" for name, count in counts.items()
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -106,7 +117,10 @@ def main() -> None:
                 number = len(trials[name]) + 1
                 place = nodes.place if case.on_nodes and nodes is not None else here
                 began_s = time.monotonic()
-                trial = run_trial(case, place, nodes, undisturbed, f"{name}-{number}", dice)
+                trial = run_trial(
+                    case, place, nodes, undisturbed, f"{name}-{number}", dice,
+                    commit=str(record.get("commit", "")),
+                )  # fmt: skip
                 took_s = time.monotonic() - began_s
                 trials[name].append(trial.as_record())
                 print(f"{name} {number}/{wanted} in {took_s:.0f} s: noticed {trial.noticed_s}, "
@@ -114,6 +128,7 @@ def main() -> None:
                       f"{'; '.join(trial.problems) or 'as it should'}", flush=True)  # fmt: skip
                 write_result(asked.out, record)
     print(render_table(trials))
+    print(describe_commits(trials))
     if any(trial["problems"] for found in trials.values() for trial in found):
         sys.exit(1)
 

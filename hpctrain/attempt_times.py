@@ -82,11 +82,14 @@ def gather_attempts(
         if at_s is None:
             continue
         if name == "attempt":
-            attempts.append(Attempt(at_s, restarts and bool(attempts), last_s=at_s))
+            # A launcher that ended after it had announced a restart was away until the next one.
+            follows = restarts and bool(attempts) and event.get("reason") != "resumed"
+            attempts.append(Attempt(at_s, follows, last_s=at_s))
             restarts = False
         elif name == "restart":
             restarts = True
         elif attempts:
+            restarts = restarts and name != "run_finished"
             _note(attempts[-1], str(name), at_s, event, waits)
     return attempts
 

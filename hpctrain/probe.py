@@ -29,6 +29,7 @@ from hpctrain.facts import (
     parse_visible_devices,
 )
 from hpctrain.hosts import Host
+from hpctrain.launch.environment import plan_import_path
 from hpctrain.launch.find_mpi import cache_folder
 from hpctrain.launch.ssh_config import host_alias
 from hpctrain.probe_fabric import (
@@ -81,9 +82,7 @@ def probe_hosts(
     Raises:
         ProbeError: naming every host that did not answer, with ssh's own last words.
     """
-    # As ranks get it: hpctrain itself may lie in a folder that it names.
-    path = os.environ.get("PYTHONPATH")
-    command = Command((python, "-m", "hpctrain.probe"), {"PYTHONPATH": path} if path else {})
+    command = Command((python, "-m", "hpctrain.probe"), plan_import_path(os.environ))
 
     def ask(host: Host) -> HostFacts | str:
         alias = host_alias(host.name)

@@ -23,15 +23,19 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from hpctrain.append_files import EVENTS_FILE, AppendFiles
 from hpctrain.errors import RunDirectoryError, did_you_mean
 from hpctrain.events import encode_event
 
 LOCK_FILE = ".lock"
+ORDER_FILES = {"STOP": signal.SIGTERM, "SAVE": signal.SIGUSR1}
 # What a dry run's script makes when it is run by hand, under the name that it was planned for.
 DRY_RUN_FILES = frozenset({"hostfile", "ssh_config"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -43,7 +47,10 @@ class RunDirectory:
     def __init__(self, path: Path, lock: IO[str]) -> None:
         self.path = path
         self._lock = lock
-        self._files: dict[str, IO[bytes]] = {}
+        self.warn: Callable[[str], None] = lambda text: None
+        """Told what a person should know: that the disk is full."""
+        self._files = AppendFiles(path, lambda text: self.warn(text))
+        self._orders_left: set[str] = set()
         self._mark_logs()
         self.attempt = 0
         """The number of the attempt that is under way."""
@@ -93,7 +100,8 @@ class RunDirectory:
 
     def begin_attempt(self) -> int:
         """Return the next attempt's number, and count what is written from here on as its own."""
-        self.attempt = self.next_attempt()
+        # The events of earlier ones may still wait for room on a full disk.
+        self.attempt = max(self.attempt + 1, self.next_attempt())
         self._mark_logs()
         return self.attempt
 
@@ -103,44 +111,75 @@ class RunDirectory:
         self._begun_at = {log.name: log.stat().st_size for log in logs}
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a whole file: complete or as it was."""
+        """Write a whole file: complete or as it was.
+
+        Raises:
+            OSError: it cannot be written; never where it holds that text already, so that a run
+                can be tried again on a full disk.
+        """
         target = self.path / name
+        with suppress(OSError, ValueError):
+            if target.read_text(encoding="utf-8") == text:
+                return
         temporary = target.with_name(f".{target.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(target)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
 
     def event(self, event: str, **fields: Any) -> None:
         """Append an event of the launcher's own."""
-        self._append("events.jsonl", encode_event(event, **fields))
+        self._files.append(EVENTS_FILE, encode_event(event, **fields))
 
     def record(self, rank: int, record: dict[str, Any]) -> None:
         """Append what a rank reported: rank 0's to the run's events, ``rank_*`` to its own file."""
         own_file = rank != 0 or str(record.get("event", "")).startswith("rank_")
-        name = f"ranks/rank-{rank:05d}.jsonl" if own_file else "events.jsonl"
-        self._append(name, json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        name = f"ranks/rank-{rank:05d}.jsonl" if own_file else EVENTS_FILE
+        self._files.append(name, json.dumps(record, separators=(",", ":")).encode() + b"\n")
 
     def log(self, rank: int, data: bytes) -> None:
         """Append to a rank's log."""
-        self._append(f"logs/{log_name(rank)}", data)
+        self._files.append(f"logs/{log_name(rank)}", data)
 
     def log_launcher(self, data: bytes) -> None:
         """Append to the log of mpirun's own words."""
-        self._append("logs/mpirun.log", data)
+        self._files.append("logs/mpirun.log", data)
 
     def write_stacks(self, rank: int, text: str) -> None:
         """Keep where a rank was when its run hung; what an earlier attempt left goes."""
-        (self.path / "stacks").mkdir(exist_ok=True)
-        self.write_text(f"stacks/rank-{rank:05d}.txt", text.rstrip("\n") + "\n")
+        try:
+            (self.path / "stacks").mkdir(exist_ok=True)
+            self.write_text(f"stacks/rank-{rank:05d}.txt", text.rstrip("\n") + "\n")
+        except OSError as problem:
+            self._files.note_full(problem)
+
+    def take_orders(self) -> list[tuple[str, signal.Signals]]:
+        """Return the order files that somebody has put there, and the signal that each stands for.
+
+        They are taken away. One that cannot be (a folder, say) counts once, until it has gone.
+        """
+        return [(name, number) for name, number in ORDER_FILES.items() if self.take_order(name)]
 
     def take_order(self, name: str) -> bool:
-        """Return whether somebody has put a file of that name there, and take it away."""
+        """Return whether somebody has put a file of that name there anew, and take it away."""
+        path = self.path / name
+        counted = name in self._orders_left
         try:
-            (self.path / name).unlink()
+            path.unlink()
         except FileNotFoundError:
+            self._orders_left.discard(name)
             return False
         except OSError:
-            pass  # it cannot be taken away, and counts all the same
-        return True
+            # A file server that is away answers so too, for a file that never was.
+            if counted or not os.path.lexists(path):
+                return False
+            self._orders_left.add(name)
+            return True
+        self._orders_left.discard(name)
+        return not counted
 
     def log_tail(self, rank: int, lines: int) -> list[str]:
         """Return the last lines of what this attempt wrote to a rank's log."""
@@ -155,19 +194,10 @@ class RunDirectory:
 
     def close(self) -> None:
         """Close all files and let others open the run."""
-        for file in self._files.values():
-            file.close()
-        self._lock.close()
-
-    def _append(self, name: str, data: bytes) -> None:
-        file = self._files.get(name)
-        if file is None:
-            # Unbuffered: whoever watches the run sees each line at once, and a crash loses none.
-            file = open(self.path / name, "a+b", buffering=0)  # noqa: SIM115 (closed in close)
-            self._files[name] = file
-            if name.endswith(".jsonl") and _ends_in_half_a_line(file):
-                file.write(b"\n")  # left by a crash: the next event must not be glued to it
-        file.write(data)
+        try:
+            self._files.close()
+        finally:
+            self._lock.close()
 
 
 def _holds_more_than(path: Path, names: frozenset[str]) -> bool:
@@ -176,14 +206,6 @@ def _holds_more_than(path: Path, names: frozenset[str]) -> bool:
         return bool({entry.name for entry in path.iterdir()} - names)
     except OSError:
         return path.exists()
-
-
-def _ends_in_half_a_line(file: IO[bytes]) -> bool:
-    size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return False
-    file.seek(size - 1)
-    return file.read(1) != b"\n"
 
 
 def check_name(name: str) -> None:
@@ -207,7 +229,7 @@ def log_name(rank: int) -> str:
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """Yield a run's events; a line that is not whole yet is left out."""
     try:
-        with open(path / "events.jsonl", "rb") as file:
+        with open(path / EVENTS_FILE, "rb") as file:
             for line in file:
                 try:
                     event = json.loads(line)

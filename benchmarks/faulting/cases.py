@@ -17,6 +17,8 @@ from faulting.training import Training
 
 DEAD_RANK_S, BLACK_HOLE_S = 5.0, 30.0
 DISK_BYTES = 8 << 20
+SECOND_CHECKPOINT = 22
+"""By then there are two: one is damaged, the one before it is gone on from."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Case:
         after: what happens between the end of the first attempt and the next one.
         repair: puts the nodes in order.
         is_slow: whether one takes over 20 s.
+        own_disk: whether the run's folder is a small disk.
+        first_step: when it is disturbed at the earliest.
     """
 
     title: str
@@ -61,6 +65,7 @@ class Case:
     repair: Callable[[Nodes, str], None] | None = None
     settings: tuple[tuple[str, object], ...] = ()
     own_disk: bool = False
+    first_step: int = 1
 
 
 def now_s() -> float:
@@ -144,23 +149,21 @@ def terminate_during_a_save(
 
 
 @contextmanager
-def disk_of_its_own(training: Training) -> Iterator[Path]:
-    """Have a small disk for the checkpoints of a training that is just starting."""
-    folder = training.checkpoints
-    training.wait_until(training.path.is_dir, "the run's folder")
-    folder.mkdir()
+def disk_of_its_own(folder: Path) -> Iterator[None]:
+    """Have a small disk for the whole folder of a run that is to begin."""
+    folder.mkdir(parents=True)
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True
     )
     try:
-        yield folder
+        yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill_disk(training: Training, nodes: Nodes | None, dice: random.Random) -> Injection:
-    """Fill the disk until a checkpoint could not be written; then make room."""
-    filler = training.checkpoints / "filler"
+    """Fill the disk until a checkpoint could not be written, nor an event; then make room."""
+    filler = training.path / "filler"
     at_s = now_s()
     with open(filler, "wb", buffering=0) as file:
         try:
@@ -168,9 +171,9 @@ def fill_disk(training: Training, nodes: Nodes | None, dice: random.Random) -> I
                 pass
         except OSError:
             pass
-    words = "could not be written"
     try:
-        training.wait_until(lambda: words in training.said(), f"'{words}'")
+        for words in ("could not be written", "events and logs wait in memory"):
+            training.wait_until(lambda words=words: words in training.said(), f"'{words}'")
         seen_s = now_s() - at_s
     finally:
         filler.unlink()
@@ -209,16 +212,16 @@ CASES: dict[str, Case] = {
         settings=(("launch.hang_timeout_s", 10),),
     ),
     "poweroff": Case(
-        "node powered off", fault_node("poweroff"), (), BLACK_HOLE_S, on_nodes=True, is_slow=True,
-        repair=Nodes.repair,
+        "node powered off", fault_node("poweroff"), (137,), BLACK_HOLE_S, on_nodes=True,
+        is_slow=True, repair=Nodes.repair,
     ),
     "link-down": Case(
-        "link down", fault_node("link-down"), (), BLACK_HOLE_S, on_nodes=True, is_slow=True,
-        repair=Nodes.repair,
+        "link down", fault_node("link-down"), (137,), BLACK_HOLE_S, on_nodes=True,
+        is_slow=True, repair=Nodes.repair,
     ),
     "drop": Case(
-        "silent packet drop", fault_node("drop"), (), BLACK_HOLE_S, on_nodes=True, is_slow=True,
-        repair=Nodes.repair,
+        "silent packet drop", fault_node("drop"), (137,), BLACK_HOLE_S, on_nodes=True,
+        is_slow=True, repair=Nodes.repair,
     ),
     "isolate": Case(
         "nodes that do not hear each other", fault_node("isolate"), (), on_nodes=True,
@@ -234,11 +237,11 @@ CASES: dict[str, Case] = {
     ),
     "truncated": Case(
         "newest checkpoint truncated", signal_rank(signal.SIGKILL), (137,),
-        after=damage_newest("truncate"),
+        after=damage_newest("truncate"), first_step=SECOND_CHECKPOINT,
     ),
     "bit-flip": Case(
         "newest checkpoint with a bit flipped", signal_rank(signal.SIGKILL), (137,),
-        after=damage_newest("flip"),
+        after=damage_newest("flip"), first_step=SECOND_CHECKPOINT,
     ),
     "sigterm": Case(
         "SIGTERM during a save", terminate_during_a_save, (75,), names_rank=False,

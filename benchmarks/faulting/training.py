@@ -93,6 +93,9 @@ class Place:
             )  # fmt: skip
         return Training(self, name, process, started_s, Path(said.name))
 
+    def run_path(self, name: str) -> Path:
+        return self.folder / "runs" / name
+
     def order(self, word: str, rank: int) -> None:
         """Have a rank of the running training misbehave."""
         (self.folder / "orders" / f"{word}-{rank}").touch()
@@ -110,11 +113,18 @@ class Training:
 
     @property
     def path(self) -> Path:
-        return self.place.folder / "runs" / self.name
+        return self.place.run_path(self.name)
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    def whole_checkpoints(self) -> list[Path]:
+        return list(self.checkpoints.glob("step-*"))
+
+    def has_ranks(self) -> bool:
+        """Return whether a rank of this attempt, or of one after it, has begun."""
+        return any(event["event"] == "rank_started" for event in self.rank_events())
 
     def said(self) -> str:
         """Return what the launcher has printed."""

@@ -12,7 +12,6 @@ from faulting.cases import Case, disk_of_its_own, node_of
 from faulting.nodes import Nodes
 from faulting.training import Place, Training, find_half_checkpoints
 
-NO_CHECKPOINT = "no checkpoint yet"
 LEFT_S = 5.0
 """Processes may take so long to be gone once the launcher has ended."""
 SLACK_S = 15.0
@@ -24,6 +23,8 @@ class Trial:
     """What one fault led to.
 
     Args:
+        commit: of hpctrain that was measured.
+        rank: whose fault it was; None where it was no rank's.
         step: of the training when it was disturbed.
         noticed_s: from the fault to the launcher's first sign of it; None where there is none.
         ended_s: from the fault to the launcher's end.
@@ -37,6 +38,8 @@ class Trial:
         problems: what did not end as it should.
     """
 
+    commit: str = ""
+    rank: int | None = None
     step: int = 0
     noticed_s: float | None = None
     ended_s: float | None = None
@@ -67,26 +70,28 @@ def run_undisturbed(place: Place, name: str = "undisturbed", **more: object) -> 
 def run_trial(
     case: Case, place: Place, nodes: Nodes | None, undisturbed: Mapping[int, float], name: str,
     dice: random.Random, *, again: Mapping[str, object] | None = None, tolerance: float = 0.0,
+    commit: str = "",
 ) -> Trial:  # fmt: skip
     """Disturb a training once, at a moment that `dice` choose.
 
     Args:
         again: how it goes on, if not as before (``np=…``).
         tolerance: of the losses afterwards, relative; 0 for bitwise equal ones.
+        commit: of hpctrain, for the record.
     """
-    trial = Trial()
+    trial = Trial(commit=commit)
     settings = dict(case.settings)
-    training = place.start(name, **settings)
-    try:
-        with disk_of_its_own(training) if case.own_disk else nullcontext():
+    with disk_of_its_own(place.run_path(name)) if case.own_disk else nullcontext():
+        training = place.start(name, **settings)
+        try:
             _disturb(case, training, nodes, dice, trial)
             if case.exit_codes != (0,):
                 _go_on(case, training, dice, trial, {**settings, **(again or {})})
             _compare(training, undisturbed, trial, tolerance)
-    except Exception as problem:  # the next ones are worth trying all the same
-        trial.problems = (*trial.problems, f"{type(problem).__name__}: {problem}")
-    finally:
-        training.end()
+        except Exception as problem:  # the next ones are worth trying all the same
+            trial.problems = (*trial.problems, f"{type(problem).__name__}: {problem}")
+        finally:
+            training.end()
     return trial
 
 
@@ -95,11 +100,14 @@ def _disturb(
 ) -> None:
     problems: list[str] = []
     # From the first step to where a checkpoint more would follow, at a random moment of a step.
-    training.wait_for_step(1 + dice.randrange(max(1, training.place.steps * 2 // 3)))
+    last_step = max(case.first_step, training.place.steps * 2 // 3)
+    training.wait_for_step(dice.randint(case.first_step, last_step))
+    if case.after is not None:
+        training.wait_until(lambda: len(training.whole_checkpoints()) > 1, "two checkpoints")
     time.sleep(dice.uniform(0, training.place.pace_s))
     trial.step = training.last_step()
     injection = case.inject(training, nodes, dice)
-    trial.note = injection.note
+    trial.note, trial.rank = injection.note, injection.rank
     old = training.processes()
     try:
         trial.exit_code = training.finish()
@@ -142,28 +150,26 @@ def _go_on(
     if trial.half_checkpoints:
         problems.append(f"{trial.half_checkpoints} half checkpoints")
     if case.after is not None:
-        if not list(training.checkpoints.glob("step-*")):
-            trial.note = NO_CHECKPOINT
-        else:
-            trial.note = case.after(training, dice)
+        trial.note = case.after(training, dice)
     reached, old = training.last_step(), training.processes()
     again = training.place.start(training.name, resume=True, **more)
     try:
+        again.wait_until(again.has_ranks, "its ranks")
+        alive = again.processes()
         code = again.finish()
     finally:
         again.end()
+    still = [pid for pid in old if pid in alive]
+    if still:  # two attempts at once
+        trial.left = len(still)
+        problems.append(f"{len(still)} processes of the attempt before were left")
     if code:
         problems.append(f"resume: exit code {code}: {again.said()[-500:]}")
     events = [*again.events(), *again.rank_events()]
-    was_damaged = case.after is not None and trial.note != NO_CHECKPOINT
-    if was_damaged and not any(e.get("alert") == "checkpoint_damaged" for e in events):
+    if case.after is not None and not any(e.get("alert") == "checkpoint_damaged" for e in events):
         problems.append("the damage was not noticed")
     begun = [e["step"] for e in events if e["event"] == "resumed"]
     trial.lost_steps = reached - (begun[0] if begun else 0)
-    still = [pid for pid in old if pid in training.processes()]
-    if still:
-        trial.left = len(still)
-        problems.append(f"{len(still)} processes of the killed attempt left")
     trial.problems = tuple(problems)
 
 

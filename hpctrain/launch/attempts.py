@@ -6,6 +6,7 @@ What is known of an attempt comes in as its :class:`~hpctrain.launch.outcome.Out
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,29 +99,44 @@ def decide_restart(
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """An attempt of which nobody wrote how it ended."""
+    """An attempt of which something may be left.
+
+    Args:
+        ended_at_s: when it failed (Unix time); None where nobody wrote how it ended.
+    """
 
     number: int
     attempt_id: str
     hosts: tuple[str, ...]
+    ended_at_s: float | None = None
 
 
-def find_unfinished(events: Iterable[Mapping[str, Any]]) -> Unfinished | None:
-    """Return a run's latest attempt, if its launcher died before it ended.
+def find_unfinished(
+    events: Iterable[Mapping[str, Any]], failed_since_s: float = math.inf
+) -> Unfinished | None:
+    """Return a run's latest attempt, if its launcher died before it ended, or it has just failed.
+
+    Args:
+        failed_since_s: from when on a failure counts (Unix time).
 
     >>> find_unfinished([{"event": "attempt", "attempt": 1, "attempt_id": "r.1", "hosts": ["a"]}])
-    Unfinished(number=1, attempt_id='r.1', hosts=('a',))
+    Unfinished(number=1, attempt_id='r.1', hosts=('a',), ended_at_s=None)
     """
-    latest = None
+    latest, ended_at_s = None, None
     for event in events:
-        if event.get("event") == "attempt":
-            latest = event
-        elif event.get("event") in ("attempt_finished", "run_finished"):
+        name = event.get("event")
+        if name == "attempt":
+            latest, ended_at_s = event, None
+        elif name == "attempt_finished" and event.get("state") in ("failed", "stopped"):
+            ended_at_s = float(event.get("time_s") or 0.0)
+        elif name == "attempt_finished" or (name == "run_finished" and ended_at_s is None):
             latest = None
     if latest is None or not latest.get("attempt_id"):
         return None
+    if ended_at_s is not None and ended_at_s < failed_since_s:
+        return None
     hosts = tuple(map(str, latest.get("hosts") or ()))
-    return Unfinished(int(latest.get("attempt") or 0), str(latest["attempt_id"]), hosts)
+    return Unfinished(int(latest.get("attempt") or 0), str(latest["attempt_id"]), hosts, ended_at_s)
 
 
 def _is_above(value: int | None, other: int | None) -> bool:

@@ -7,9 +7,15 @@ from contextlib import suppress
 
 
 def signal_group(leader: int, number: int) -> None:
-    """Send a signal to a process group; do nothing where it has ended."""
-    with suppress(ProcessLookupError):
+    """Send a signal to a process group; do nothing where it has ended, or is another user's."""
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
+
+
+def signal_process(pid: int, number: int) -> None:
+    """Send a signal to a process; do nothing where it has ended, or is another user's."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
 
 
 def descendants(pid: int) -> list[int]:

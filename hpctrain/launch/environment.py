@@ -72,6 +72,12 @@ def plan_path(environ: Mapping[str, str], python: str) -> Setting | None:
     )  # fmt: skip
 
 
+def plan_import_path(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what a Python on another host needs to find hpctrain as ranks do: it may lie in a
+    folder that PYTHONPATH names."""
+    return {"PYTHONPATH": environ["PYTHONPATH"]} if environ.get("PYTHONPATH") else {}
+
+
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Return a warning for each variable that is set and that nothing reads."""
     return [f"{name}: {advice}." for name, advice in UNREAD_VARIABLES.items() if name in environ]

@@ -130,8 +130,9 @@ def plan_launch(request: LaunchRequest, facts: Facts) -> LaunchPlan:
     for setting in plan_settings(situation):
         draft.add(setting)
     warnings += draft.warnings
+    draft.write_ssh_config(facts)
     if remote:
-        draft.add_ssh_config(remote)
+        draft.use_ssh_config()
         warnings += draft.add_forwarding()
     draft.add_what_ranks_decide(situation)
     shim = (request.python, *request.python_options, "-m", SHIM_MODULE)
@@ -319,19 +320,23 @@ class _Draft:
         rule = f"yours, left alone. Otherwise: {setting.rule}"
         self.explain(name, self.users_own[name], rule, "set in this shell", setting.source)
 
-    def add_ssh_config(self, remote: Sequence[str]) -> None:
+    def write_ssh_config(self, facts: Facts) -> None:
+        """Cover every host that is known: one that takes no ranks now may do so after a failure."""
         known = (*(self.request.hosts or ()), *self.request.spares)
-        spare = {host.name for host in self.request.spares}
-        hosts = [host for host in known if host.name in remote or host.name in spare]
-        path = f"{self.request.run_path}/ssh_config"
-        self.files[path] = render_ssh_config(hosts, self.request.ssh_configs)
-        self.ssh_options = ("-F", path)
+        hosts = [host for host in known if not facts.is_launcher(host.name)]
+        if hosts:
+            path = f"{self.request.run_path}/ssh_config"
+            self.files[path] = render_ssh_config(hosts, self.request.ssh_configs)
+            self.ssh_options = ("-F", path)
+
+    def use_ssh_config(self) -> None:
+        """Have mpirun start ranks by it."""
         rule = (
             "hosts' users and ports, the ssh_config beside the hostfile, then your own; "
             "never a question, and a dead link is noticed in 10 s"
         )
         beside = ", ".join(self.request.ssh_configs) or "no ssh_config beside the hostfile"
-        self.add(Setting("ssh_config", path, rule, beside, "ssh_config(5)"))
+        self.add(Setting("ssh_config", self.ssh_options[1], rule, beside, "ssh_config(5)"))
 
     def add_forwarding(self) -> list[str]:
         names, warnings = plan_forwarding(

@@ -20,16 +20,15 @@ from hpctrain.errors import (
     PlanError,
     ProbeError,
     RunDirectoryError,
-    did_you_mean,
     raise_all,
 )
 from hpctrain.executor import LocalExecutor
 from hpctrain.facts import Facts, HostFacts
 from hpctrain.hosts import Host, HostList, parse_host_list, parse_hostfile
 from hpctrain.launch.crew import split_spares
-from hpctrain.launch.environment import plan_path
 from hpctrain.launch.exclude import exclude_hosts
 from hpctrain.launch.find_mpi import MpiInstall, find_mpi
+from hpctrain.launch.look_at_command import check_program, warn_of_stdin
 from hpctrain.launch.rank_env import CONFIG_VARIABLE
 from hpctrain.launch.request import LaunchRequest
 from hpctrain.launch.ssh_config import parse_ssh_addresses, render_ssh_config
@@ -93,7 +92,7 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     is_trainer = not asked.program
     config = read_config(asked)
     errors: list[str] = []
-    program_problems = [] if is_trainer else _check_program(asked.program, environ)
+    program_problems = [] if is_trainer else check_program(asked.program, environ)
     if asked.resume and asked.name is None:
         errors.append("--resume: which run, got no --name; expected one. See: hpctrain runs list")
     if asked.hosts_file is not None and asked.host_list is not None:
@@ -139,7 +138,7 @@ def prepare_request(asked: Asked, environ: Mapping[str, str]) -> Prepared:
     warnings = list(host_list.warnings) if host_list else []
     if elsewhere:
         warnings += [f"{problem} (looked for on this machine)" for problem in program_problems]
-    warnings += [*resume_warnings, *_warn_of_stdin(), *_warn_of_idle_settings(config)]
+    warnings += [*resume_warnings, *warn_of_stdin(), *_warn_of_idle_settings(config)]
     return Prepared(request, config, run_path, asked.resume, is_trainer, tuple(warnings))
 
 
@@ -352,83 +351,6 @@ def _read_hosts(
         once = tuple(Host(h.name, h.slots or 1, where=h.where) for h in host_list.hosts)
         host_list = HostList(once, host_list.warnings)
     return host_list, ssh_configs
-
-
-def _check_program(program: tuple[str, ...], environ: Mapping[str, str]) -> list[str]:
-    """Return what is wrong with a command that can be seen before it is started."""
-    import shutil
-
-    planned = plan_path(environ, sys.executable)
-    search_path = planned.value if planned else environ.get("PATH", os.defpath)
-    first = program[0]
-    if shutil.which(first, path=search_path) is None:
-        return [
-            f"COMMAND: cannot be run, got '{first}'; expected a program. {_program_hint(first)}"
-        ]
-    script = _python_script(program)
-    if script is not None and not Path(script).is_file():
-        folder = Path(script).parent
-        beside = [path.name for path in folder.glob("*.py")] if folder.is_dir() else []
-        near = did_you_mean(Path(script).name, beside)
-        expected = f"expected a file below {Path.cwd()}"
-        return [f"COMMAND: no such script, got '{script}'; {expected}.{near}"]
-    return []
-
-
-def _warn_of_stdin() -> list[str]:
-    """Say that what is piped to hpctrain reaches no rank."""
-    import select
-    import stat
-
-    try:
-        kind = os.fstat(0).st_mode
-        piped = stat.S_ISFIFO(kind) or (stat.S_ISREG(kind) and os.fstat(0).st_size > 0)
-        waiting = piped and bool(select.select([0], [], [], 0)[0]) and not _is_at_end(0, kind)
-    except (OSError, ValueError):
-        return []
-    return ["standard input reaches no rank: ranks get /dev/null."] if waiting else []
-
-
-def _is_at_end(descriptor: int, kind: int) -> bool:
-    """Return whether a pipe that can be read holds nothing but its end."""
-    import fcntl
-    import stat
-    import termios
-
-    if not stat.S_ISFIFO(kind):
-        return False
-    held = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0")
-    return int.from_bytes(held, sys.byteorder) == 0
-
-
-def _program_hint(first: str) -> str:
-    if Path(first).is_file():
-        if os.access(first, os.X_OK):
-            return f"It is in this folder, which is not on PATH: ./{first}"
-        return f"Make it executable (chmod +x {first}), or run it by: python {first}"
-    beside = [path.name for path in Path(first).parent.glob("*")] if os.sep in first else []
-    return f"Is it installed and on PATH?{did_you_mean(Path(first).name, beside)}"
-
-
-def _python_script(program: tuple[str, ...]) -> str | None:
-    """Return the script that a python command names, None for another command.
-
-    >>> _python_script(("python", "-u", "-X", "dev", "train.py", "x.py"))
-    'train.py'
-    >>> _python_script(("python", "-m", "train.py")) is None
-    True
-    """
-    if not Path(program[0]).name.startswith("python"):
-        return None
-    words = iter(program[1:])
-    for word in words:
-        if word in ("-m", "-c", "-"):
-            return None
-        if word in ("-X", "-W"):
-            next(words, None)
-        elif not word.startswith("-"):
-            return word if word.endswith(".py") else None
-    return None
 
 
 def default_run_name(program: tuple[str, ...], config_name: str | None, runs_dir: Path) -> str:

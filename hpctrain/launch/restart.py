@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,19 +13,20 @@ from hpctrain.config import Config, as_tables
 from hpctrain.errors import PlanError
 from hpctrain.facts import Facts
 from hpctrain.hosts import LOCALHOST, Host
-from hpctrain.launch.attempts import Progress, Verdict, decide_restart, find_unfinished
+from hpctrain.launch.attempts import Progress, Verdict, decide_restart
 from hpctrain.launch.crew import Crew, choose_crew, count_capacity
+from hpctrain.launch.leftovers import Leftovers
 from hpctrain.launch.outcome import Outcome
 from hpctrain.launch.placement import count_slots, merge_launcher
 from hpctrain.launch.plan import LaunchPlan, plan_launch
+from hpctrain.launch.plan_files import write_plan_files
 from hpctrain.launch.prepare import Prepared
 from hpctrain.launch.rank_env import CONFIG_VARIABLE
 from hpctrain.launch.resize import plan_next_config
 from hpctrain.launch.signals import StopAsked
 from hpctrain.launch.ssh_config import host_alias
-from hpctrain.launch.supervisor import ORDER_FILES
-from hpctrain.launch.sweep import find_healthy_hosts, run_sweep
-from hpctrain.rundir import RunDirectory, read_events
+from hpctrain.launch.sweep import find_healthy_hosts
+from hpctrain.rundir import RunDirectory
 
 LOOKS = 4  # a host that has just lost its power may need half a minute to say so, or to come back
 LOOK_AGAIN_S = 10.0
@@ -72,19 +72,23 @@ class Recovery:
             outcome, self.progress, self.restarts, self._max_restarts, says_steps=says_steps
         )
 
-    def find_next(self, plan: LaunchPlan, outcome: Outcome) -> LaunchPlan | None:
-        """Wait, look, and return the plan of the next attempt; None where too few hosts are left.
+    def find_next(
+        self, plan: LaunchPlan, outcome: Outcome, leftovers: Leftovers
+    ) -> LaunchPlan | None:
+        """Wait, look, plan the next attempt and write its files; None where too few hosts are left.
 
         Args:
             plan: of the attempt that failed.
+            leftovers: of that attempt, swept.
 
         Raises:
             StopAsked: a signal or an order file asks to stop.
             PlanError: the hosts that are left do not go together.
+            OSError: the plan cannot be written.
         """
-        self.restarts += 1
         wait_s = self.progress.backoff_s
-        self._say(f"restart {self.restarts} of {self._max_restarts} in {wait_s:g} s")
+        self._say(f"restart {self.restarts + 1} of {self._max_restarts} in {wait_s:g} s")
+        self.wait_for(leftovers)
         suspects = self._note_blame(plan, outcome)
         crew = self._find_crew(plan, outcome, suspects, wait_s)
         if crew is None:
@@ -93,6 +97,9 @@ class Recovery:
             self._say(f"{name} leaves: {reason}")
         if crew.came:
             self._say(f"{', '.join(crew.came)} {'takes' if len(crew.came) == 1 else 'take'} over")
+        following = self._plan(crew)
+        write_plan_files(following, self._prepared, self._run)
+        self.restarts += 1  # only now is it sure that there is one
         self._run.event(
             "restart", restart=self.restarts, max_restarts=self._max_restarts,
             reason=describe_end(outcome), left=dict(crew.left), came=list(crew.came),
@@ -100,7 +107,18 @@ class Recovery:
             step=self.progress.step, saved_step=self.progress.saved_step,
         )  # fmt: skip
         self._current, self._others = crew.hosts, crew.others
-        return self._plan(crew)
+        return following
+
+    def wait_for(self, leftovers: Leftovers) -> None:
+        """Wait until what could not be swept cannot write checkpoints any more.
+
+        Raises:
+            StopAsked: a signal or an order file asks to stop.
+        """
+        left_s, reason = leftovers.wait_s()
+        if left_s > 0:
+            self._say(reason)
+            self._wait(left_s)
 
     def _plan(self, crew: Crew) -> LaunchPlan:
         prepared = self._prepared
@@ -159,26 +177,24 @@ class Recovery:
         """Return the hosts on which no ranks could start, or would soon fail, with the reason."""
         from hpctrain.preflight.between_attempts import find_unfit_hosts
 
-        aliases = {
-            host_alias(host.name): host.name
-            for host in (*self._current, *self._others)
-            if not self._facts.is_launcher(host.name)
-        }
+        names = [host.name for host in (*self._current, *self._others)]
+        local = frozenset(name for name in names if self._facts.is_launcher(name))
+        aliases = {host_alias(name): name for name in names if name not in local}
         found = find_healthy_hosts(list(aliases), self._ssh_options, self._python)
         answering = {
             aliases[alias]: max(1, self._capacity[aliases[alias]])
             for alias, reason in found.items()
             if not reason
         }
+        answering |= {name: max(1, self._capacity[name]) for name in local}
         unfit = {aliases[alias]: reason for alias, reason in found.items() if reason}
-        return unfit | find_unfit_hosts(answering, self._prepared, self._ssh_options)
+        return unfit | find_unfit_hosts(answering, self._prepared, self._ssh_options, local)
 
     def _wait(self, seconds_s: float) -> None:
         until_s = time.monotonic() + seconds_s
         while time.monotonic() < until_s:
-            for name, number in ORDER_FILES.items():
-                if self._run.take_order(name):
-                    raise StopAsked(number)
+            for _, number in self._run.take_orders():
+                raise StopAsked(number)
             time.sleep(TURN_S)
 
 
@@ -193,24 +209,6 @@ def check_min_np(plan: LaunchPlan, min_np: int | None) -> None:
             f"--min-np (launch.min_np): more ranks than the run begins with, got {min_np}; "
             f"expected at most {plan.np}."
         )
-
-
-def end_earlier_attempt(
-    plan: LaunchPlan, facts: Facts, run: RunDirectory, say: Callable[[str], None]
-) -> None:
-    """Wait, for a time, until nothing is left of an attempt whose launcher died; end the rest.
-
-    Its ranks end by themselves once their connection is gone; those of two attempts at once would
-    write into the same checkpoints.
-    """
-    found = find_unfinished(read_events(run.path))
-    if found is None:
-        return
-    remote = [host_alias(host) for host in found.hosts if not facts.is_launcher(host)]
-    say(f"attempt {found.number} has no end: waiting for what may be left of it")
-    patience_s = math.ceil(plan.grace_s) + 2
-    for line in run_sweep(found.attempt_id, remote, plan.ssh_options, patience_s=patience_s):
-        say(line)
 
 
 def describe_end(outcome: Outcome) -> str:

@@ -11,7 +11,7 @@ import click
 
 from hpctrain.executor import Command, render_command
 from hpctrain.launch.plan import LaunchPlan, Reason
-from hpctrain.launch.start import plan_as_json
+from hpctrain.launch.plan_files import plan_as_json
 
 WIDE_COLUMNS = 150
 

@@ -6,7 +6,7 @@ import os
 import selectors
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -71,13 +71,23 @@ class SignalInbox:
         }
 
     def unwatch(self) -> None:
-        """Give back what :meth:`watch` has taken."""
-        signal.set_wakeup_fd(-1)
-        for number, handler in self._old_handlers.items():
-            signal.signal(number, handler)
-        self._selector.unregister(self._reader)
-        os.close(self._reader)
-        os.close(self._writer)
+        """Give back what :meth:`watch` has taken, and hand over what has come meanwhile.
+
+        A signal that comes while this runs waits for the old handlers: none is lost.
+        """
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, self._old_handlers)
+        try:
+            for number, handler in self._old_handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(-1)
+            with suppress(BlockingIOError):
+                while True:
+                    self._read()
+            self._selector.unregister(self._reader)
+            os.close(self._reader)
+            os.close(self._writer)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def _read(self) -> None:
         for number in os.read(self._reader, 64):

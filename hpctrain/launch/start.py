@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import platform
 import resource
 import signal
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-from hpctrain import __version__
-from hpctrain.config import dump_toml
-from hpctrain.errors import EXIT_FAILED, EXIT_RESUMABLE, HpctrainError, LaunchError
+from hpctrain.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_RESUMABLE,
+    HpctrainError,
+    LaunchError,
+)
 from hpctrain.facts import Facts
 from hpctrain.goodput import Goodput, read_goodput
 from hpctrain.launch.attempts import Verdict
 from hpctrain.launch.console import RunConsole
-from hpctrain.launch.git_commit import git_commit
+from hpctrain.launch.leftovers import Leftovers, find_earlier_leftovers, leftovers_of
 from hpctrain.launch.outcome import Outcome
 from hpctrain.launch.plan import LaunchPlan
+from hpctrain.launch.plan_files import write_plan_files
 from hpctrain.launch.prepare import Prepared
-from hpctrain.launch.restart import Recovery, check_min_np, describe_end, end_earlier_attempt
+from hpctrain.launch.restart import Recovery, check_min_np, describe_end
 from hpctrain.launch.signals import SAVE_SIGNALS, StopAsked, raising_stop_asked
 from hpctrain.launch.ssh_config import host_alias
 from hpctrain.launch.supervisor import Supervisor
-from hpctrain.launch.sweep import diagnose_hosts, run_sweep
+from hpctrain.launch.sweep import diagnose_hosts
 from hpctrain.rundir import RunDirectory
 
 
@@ -60,6 +63,8 @@ class _RunLoop:
         self.end: Outcome | None = None
         self.goodput: Goodput | None = None
         self.console = RunConsole(plan, run)
+        self.leftovers: Leftovers | None = None
+        run.warn = lambda text: self.console.warn(text)
         self.recovery = Recovery(plan, prepared, facts, run, self._say)
         self.reason = "resumed" if prepared.resume else "first"
 
@@ -73,16 +78,22 @@ class _RunLoop:
             outcome = self._stopped_by(asked.number)
             self.console.finish(outcome)
             self._write_end(outcome)
+        except BaseException as problem:  # the launcher itself cannot go on, or was told to let be
+            if self.end is None:
+                self._write_end(_broken_by(problem, self.started_at_s))
+            raise
+        finally:
+            self._sweep()  # where it was broken off, or never begun
         if self.goodput is not None and self.recovery.restarts:
             self._say(self.goodput.in_words())
         return outcome.exit_code
 
     def _run_attempts(self) -> Outcome:
-        self._write_plan_files()
+        if self.prepared.resume:
+            self._end_earlier_attempt()
+        write_plan_files(self.plan, self.prepared, self.run_directory)
         for warning in (*self.prepared.warnings, *self.plan.warnings):
             self.console.warn(warning)
-        if self.prepared.resume:
-            end_earlier_attempt(self.plan, self.facts, self.run_directory, self._say)
         while True:
             outcome = self._attempt()
             verdict = self.recovery.judge(outcome)
@@ -100,7 +111,6 @@ class _RunLoop:
                 return outcome
             self.reason = f"restart {self.recovery.restarts}: {describe_end(outcome)}"
             self.plan = following
-            self._write_plan_files()
 
     def _attempt(self) -> Outcome:
         plan, run = self.plan, self.run_directory
@@ -112,30 +122,51 @@ class _RunLoop:
             "attempt", attempt=number, attempt_id=supervisor.attempt_id, np=plan.np,
             hosts=[place.host for place in plan.placement], reason=self.reason,
         )  # fmt: skip
+        self.leftovers = leftovers_of(
+            supervisor.attempt_id, [place.host for place in plan.placement], self.facts,
+            self.prepared, plan.ssh_options,
+        )  # fmt: skip
         try:
-            outcome = supervisor.run()
-        except OSError as problem:
-            run_sweep(supervisor.attempt_id, plan.remote_hosts, plan.ssh_options)
-            raise LaunchError(
-                f"{run.path}: the launcher cannot go on: {problem}. All ranks were ended."
-            ) from problem
+            outcome = _watch(supervisor, run)
+        except BaseException as problem:
+            broken = _broken_by(problem, supervisor.started_at_s)
+            run.event("attempt_finished", attempt=number, **_describe(broken))
+            raise
+        if not outcome.needs_sweep:
+            self.leftovers = None
         run.event("attempt_finished", attempt=number, **_describe(outcome))
         return outcome
+
+    def _end_earlier_attempt(self) -> None:
+        """Wait, for a time, until nothing is left of another launcher's attempt; end the rest."""
+        self.leftovers = find_earlier_leftovers(
+            self.facts, self.prepared, self.run_directory, self._say
+        )
+        self._sweep()
+        if self.leftovers is not None:
+            self.recovery.wait_for(self.leftovers)
+            self.leftovers = None
 
     def _end_attempt(self, outcome: Outcome) -> None:
         """Say how it ended, and leave nothing of it behind."""
         unheard = outcome.state == "failed" and bool(outcome.unreported_ranks)
         self.console.finish(outcome, _diagnose(self.plan, outcome) if unheard else [])
-        for line in _sweep(self.plan, outcome):
-            self.console.warn(line)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if self.leftovers is not None:
+            self.leftovers.sweep(self.console.warn)
 
     def _find_next(self, outcome: Outcome) -> LaunchPlan | None:
+        assert self.leftovers is not None  # an attempt that is tried again has failed
         try:
-            return self.recovery.find_next(self.plan, outcome)
+            return self.recovery.find_next(self.plan, outcome, self.leftovers)
         except HpctrainError as problem:
             for message in problem.messages:
                 self.console.warn(message)
-            return None
+        except OSError as problem:
+            self.console.warn(f"the next attempt cannot be prepared: {problem}")
+        return None
 
     def _stopped_by(self, number: int) -> Outcome:
         """Return how a run ends that was stopped between two attempts: nothing of it runs."""
@@ -154,6 +185,8 @@ class _RunLoop:
     def _write_end(self, outcome: Outcome) -> None:
         """Write the run's last event; each attempt has one of its own before it."""
         run, self.end = self.run_directory, outcome
+        if run.attempt == 0:  # none has begun: what is to be said of earlier ones stands there
+            return
         fields = _describe(outcome)
         fields["duration_s"] = round(time.monotonic() - self.started_at_s, 3)
         self.goodput = goodput = read_goodput(run.path)
@@ -162,11 +195,30 @@ class _RunLoop:
             goodput={**asdict(goodput), "share": round(goodput.share, 4)} if goodput else None,
         )  # fmt: skip
 
-    def _write_plan_files(self) -> None:
-        write_plan_files(self.plan, self.prepared, self.run_directory)
-
     def _say(self, text: str) -> None:
         self.console.note(text)
+
+
+def _watch(supervisor: Supervisor, run: RunDirectory) -> Outcome:
+    try:
+        return supervisor.run()
+    except OSError as problem:
+        raise LaunchError(
+            f"{run.path}: the launcher cannot go on: {problem}. All ranks were ended."
+        ) from problem
+
+
+def _broken_by(problem: BaseException, started_at_s: float) -> Outcome:
+    """Return how an attempt ended that the launcher itself broke off."""
+    was_asked = isinstance(problem, (KeyboardInterrupt, StopAsked))
+    code = EXIT_INTERRUPTED if was_asked else getattr(problem, "exit_code", EXIT_FAILED)
+    return Outcome(
+        state="stopped" if was_asked else "failed",
+        exit_code=code,
+        duration_s=time.monotonic() - started_at_s,
+        retryable=was_asked,
+        final_reason="" if was_asked else str(problem),
+    )
 
 
 def _describe(outcome: Outcome) -> dict[str, Any]:
@@ -187,46 +239,10 @@ def _conclude_run(outcome: Outcome, verdict: Verdict) -> Outcome:
     return replace(outcome, exit_code=EXIT_FAILED, retryable=False, final_reason=verdict.reason)
 
 
-def write_plan_files(plan: LaunchPlan, prepared: Prepared, run: RunDirectory) -> None:
-    """Write what the attempt is started from."""
-    import json
-
-    run.write_text("run.toml", dump_toml(prepared.config))
-    run.write_text("plan.json", json.dumps(plan_as_json(plan), indent=2) + "\n")
-    for path, text in plan.files.items():
-        run.write_text(Path(path).name, text)
-
-
-def plan_as_json(plan: LaunchPlan) -> dict[str, Any]:
-    """Return the plan as JSON-ready values, with versions and the git commit it ran from."""
-    import shlex
-
-    return {
-        "schema": 1,
-        "argv": list(plan.command.argv),
-        "env": dict(plan.command.env),
-        "np": plan.np,
-        "program": shlex.join(plan.program),
-        "placement": [asdict(place) for place in plan.placement],
-        "files": dict(plan.files),
-        "reasons": [asdict(reason) for reason in plan.reasons],
-        "warnings": list(plan.warnings),
-        "mpi": plan.mpi,
-        "versions": {"hpctrain": __version__, "python": platform.python_version()},
-        "git_commit": git_commit(),
-    }
-
-
 def _diagnose(plan: LaunchPlan, outcome: Outcome) -> list[str]:
     silent = {host_alias(plan.rank_hosts[rank]) for rank in outcome.unreported_ranks}
     hosts = [host for host in plan.remote_hosts if host in silent]
     return diagnose_hosts(hosts, plan.ssh_options, plan.python)
-
-
-def _sweep(plan: LaunchPlan, outcome: Outcome) -> list[str]:
-    if not outcome.needs_sweep:
-        return []
-    return run_sweep(outcome.attempt_id, plan.remote_hosts, plan.ssh_options)
 
 
 def _allow_open_files(np: int) -> None:

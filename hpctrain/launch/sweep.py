@@ -6,8 +6,10 @@ import os
 import shutil
 import socket
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from hpctrain.executor import Command, Executor, LocalExecutor, SshExecutor, run_on_all
+from hpctrain.launch.environment import plan_import_path
 from hpctrain.launch.plan import ATTEMPT_VARIABLE
 
 SWEEP_TIMEOUT_S = 15.0
@@ -37,15 +39,21 @@ exit 0
 """
 
 
+class Sweep(NamedTuple):
+    """A line for each host that needed it or could not be reached, and the hosts that could not."""
+
+    lines: list[str]
+    missed: tuple[str, ...]
+
+
 def run_sweep(
     attempt_id: str,
     remote_hosts: Sequence[str],
     ssh_options: Sequence[str],
     local: Executor | None = None,
     patience_s: int = 0,
-) -> list[str]:
-    """Kill what still carries the attempt's name; return a line for each host that needed it
-    or could not be reached.
+) -> Sweep:
+    """Kill what still carries the attempt's name, here and on other hosts.
 
     Args:
         remote_hosts: names as ssh knows them.
@@ -57,18 +65,21 @@ def run_sweep(
     command = Command(("sh", "-s", "--", f"{ATTEMPT_VARIABLE}={attempt_id}", *patience))
     timeout_s = SWEEP_TIMEOUT_S + patience_s
 
-    def sweep(host: str | None) -> str:
+    def sweep(host: str | None) -> tuple[str, bool]:
         where: Executor = SshExecutor(host, tuple(ssh_options), here) if host else here
         done = where.run(command, timeout_s=timeout_s, stdin=_SCRIPT)
         if not done.ok:
-            return f"{host or 'this machine'}: could not be swept: {done.last_words}"
+            return f"{host or 'this machine'}: could not be swept: {done.last_words}", False
         killed = done.stdout.splitlines()
         what = "; ".join(killed[:3])
-        return (
-            f"{host or 'this machine'}: ended {len(killed)} left behind ({what})" if killed else ""
-        )
+        line = f"{host or 'this machine'}: ended {len(killed)} left behind ({what})"
+        return line if killed else "", True
 
-    return [line for line in run_on_all(sweep, [None, *remote_hosts]) if line]
+    found = run_on_all(sweep, [None, *remote_hosts])
+    return Sweep(
+        lines=[line for line, _ in found if line],
+        missed=tuple(h for h, (_, done) in zip(remote_hosts, found[1:], strict=True) if not done),
+    )
 
 
 def remove_session_folders(mpirun_pid: int) -> None:
@@ -100,7 +111,7 @@ def find_healthy_hosts(
     Returns:
         For each host why not; "" for one that is healthy.
     """
-    command = Command((python, "-c", "import hpctrain.launch.shim"))
+    command = Command((python, "-c", "import hpctrain.launch.shim"), plan_import_path(os.environ))
 
     def ask(host: str) -> str:
         done = SshExecutor(host, tuple(ssh_options)).run(command, timeout_s=SWEEP_TIMEOUT_S)

@@ -21,13 +21,15 @@ CODES = ("gpu-count", "gpu-health", "xid", "shm", "disk", "paths")
 
 
 def find_unfit_hosts(
-    ranks: Mapping[str, int], prepared: Prepared, ssh_options: tuple[str, ...]
-) -> dict[str, str]:
+    ranks: Mapping[str, int], prepared: Prepared, ssh_options: tuple[str, ...],
+    local: frozenset[str] = frozenset(),
+) -> dict[str, str]:  # fmt: skip
     """Return the hosts on which a check fails, with what it found.
 
     Args:
-        ranks: host → ranks that would run there, for hosts on other machines.
+        ranks: host → ranks that would run there.
         ssh_options: as the run's own ssh gets them.
+        local: hosts that are this machine.
     """
     if not ranks:
         return {}
@@ -52,7 +54,7 @@ def find_unfit_hosts(
     }  # fmt: skip
     request = Request(
         tasks=tasks,
-        local=frozenset(),
+        local=local,
         ssh_options=ssh_options,
         facts=facts,
         python_options=prepared.request.python_options,

@@ -11,7 +11,7 @@ from hpctrain.errors import ProbeError, raise_all
 from hpctrain.executor import Command, SshExecutor, run_on_all
 from hpctrain.facts import Facts, HostFacts
 from hpctrain.hosts import Host
-from hpctrain.launch.environment import plan_forwarding
+from hpctrain.launch.environment import plan_forwarding, plan_import_path
 from hpctrain.launch.plan import LaunchPlan
 from hpctrain.launch.prepare import SAFE_PATH, Prepared
 from hpctrain.launch.ssh_config import host_alias
@@ -81,10 +81,8 @@ def ask_hosts(
     from hpctrain.probe import facts_cache
 
     named = [environ["NCCL_CONF_FILE"]] if environ.get("NCCL_CONF_FILE") else []
-    # As ranks get it: hpctrain itself may be found by it.
-    path = {"PYTHONPATH": environ["PYTHONPATH"]} if environ.get("PYTHONPATH") else {}
     module = ("-m", "hpctrain.variables.host", prefix, *named)
-    command = Command((prepared.request.python, *SAFE_PATH, *module), path)
+    command = Command((prepared.request.python, *SAFE_PATH, *module), plan_import_path(environ))
     options = ("-F", str(facts_cache() / "ssh_config"))
 
     def ask(host: Host) -> HostVariables | str:

@@ -1,9 +1,13 @@
 """The run directory: names, locks, what is written, and what its files say of a run."""
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -217,6 +221,47 @@ def test_an_attempt_after_a_half_line_is_not_lost(runs):
     run = make(runs, resume=True)
     run.event("attempt", attempt=run.next_attempt())
     assert run.next_attempt() == 3
+    run.close()
+
+
+# -- orders --------------------------------------------------------------------------------------
+
+
+def test_an_order_is_taken_away_and_counts_once(runs):
+    run = make(runs)
+    assert run.take_orders() == []
+    (run.path / "SAVE").touch()
+    (run.path / "STOP").touch()
+    assert run.take_orders() == [("STOP", signal.SIGTERM), ("SAVE", signal.SIGUSR1)]
+    assert run.take_orders() == []
+    assert not (run.path / "STOP").exists()
+    run.close()
+
+
+def test_an_order_that_cannot_be_taken_away_counts_once_until_it_has_gone(runs):
+    run = make(runs)
+    for _ in range(2):
+        (run.path / "STOP").mkdir()
+        assert run.take_orders() == [("STOP", signal.SIGTERM)]
+        assert run.take_orders() == run.take_orders() == []
+        (run.path / "STOP").rmdir()
+        assert run.take_orders() == []
+    run.close()
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES, errno.EROFS])
+def test_a_file_server_that_is_away_orders_nothing(runs, monkeypatch, number):
+    def fail(path):
+        raise OSError(number, os.strerror(number))
+
+    run = make(runs)
+    monkeypatch.setattr(Path, "unlink", fail)
+    assert run.take_orders() == []
+    (run.path / "STOP").touch()
+    assert run.take_orders() == [("STOP", signal.SIGTERM)]
+    monkeypatch.undo()
+    assert run.take_orders() == []  # it is back, and takes away what has counted
+    assert not (run.path / "STOP").exists()
     run.close()
 
 
