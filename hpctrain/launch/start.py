@@ -97,6 +97,10 @@ class _RunLoop:
         while True:
             outcome = self._attempt()
             verdict = self.recovery.judge(outcome)
+            number = outcome.stop_signal
+            if outcome.state == "stopped" and outcome.unreported_ranks and number in SAVE_SIGNALS:
+                # Before all ranks had begun: as between two attempts.
+                outcome = self._stopped_by(number)
             if not verdict.goes_on:
                 outcome = _conclude_run(outcome, verdict)
                 self._write_end(outcome)

@@ -54,7 +54,6 @@ STACKS_WAIT_S = 10.0
 LONG_TURN_S = 4.0
 # The run's folder may be on a slow file system, and turns come with every frame.
 ORDERS_EVERY_S = 1.0
-ORDER_FILES = {"STOP": signal.SIGTERM, "SAVE": signal.SIGUSR1}
 
 
 class Supervisor:
@@ -207,10 +206,9 @@ class Supervisor:
         if now_s < self.orders_at_s:
             return
         self.orders_at_s = now_s + ORDERS_EVERY_S
-        for name, number in ORDER_FILES.items():
-            if self.run_directory.take_order(name):
-                self.console.warn(f"{name}: found in {self.run_directory.path}")
-                self._on_stop_signal(number)
+        for name, number in self.run_directory.take_orders():
+            self.console.warn(f"{name}: found in {self.run_directory.path}")
+            self._on_stop_signal(number)
 
     def _look_for_trouble(self, now_s: float) -> None:
         """Find a rank that is gone, stopped or hung, for which MPI would wait for ever."""

@@ -124,21 +124,24 @@ def test_three_restarts_without_progress_are_enough(base, tmp_path):
 
 
 @training
-@pytest.mark.parametrize("how", ["signal", "file"])
+@pytest.mark.parametrize("how", ["signal", "file", "start"])
 def test_whoever_stops_it_while_it_waits_can_go_on(base, tmp_path, how):
     arguments, env = train(base, tmp_path, acts=[(1, 1, 6, "kill")])
     process = launching.start(tmp_path, *arguments, env=env)  # waits for three seconds
     run_path = tmp_path / "runs" / "r"
     wait_for_event(run_path, "attempt_finished")
-    if how == "signal":
-        process.send_signal(signal.SIGTERM)
-    else:
+    if how == "start":  # of the second attempt: its ranks have not begun
+        begun = run_path / "events.jsonl"
+        launching.wait_until(lambda: begun.read_text().count('"event":"attempt"') == 2, "attempt 2")
+    if how == "file":
         (run_path / "SAVE").touch()
+    else:
+        process.send_signal(signal.SIGTERM)
     done = launching.finish(process, tmp_path)
     assert done.returncode == 75, done.stderr
     end = done.event("run_finished")
     assert (end["state"], end["retryable"]) == ("resumable", True)
-    assert len(events_named(done, "attempt")) == 1
+    assert len(events_named(done, "attempt")) == (2 if how == "start" else 1)
     assert not (run_path / "SAVE").exists()
     resumed = launching.run(tmp_path, "--resume", env=hooked(base))
     assert resumed.returncode == 0, resumed.stderr
