@@ -154,6 +154,8 @@ def test_a_program_that_is_stopped_below_a_shell_is_seen():
     try:
         wait_for_state(shell.pid, "S")
         assert group_state(shell.pid, [shell.pid, inside, apart]) == "S"
+        while os.getpgid(apart) == shell.pid:
+            time.sleep(0.01)
         os.kill(apart, signal.SIGSTOP)  # a helper in a group of its own: nobody need wait for it
         wait_for_state(apart, "T")
         assert group_state(shell.pid, [shell.pid, inside, apart]) == "S"
