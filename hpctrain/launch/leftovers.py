@@ -26,7 +26,7 @@ class Leftovers:
 
     Args:
         remote_hosts: of its ranks, as ssh knows them.
-        writers: those of them whose ranks may write checkpoints.
+        writers: those of them whose ranks may name, or remove, checkpoints.
         writes_for_s: how long a rank that cannot be reached may write, once it is cut off.
         since_s: when the attempt had ended at the latest (monotonic): who is cut off was so then.
         patience_s: how long its ranks may take to end by themselves before they are ended.
@@ -81,10 +81,9 @@ def leftovers_of(
     """
     config = prepared.config
     remote = {host: host_alias(host) for host in hosts if not facts.is_launcher(host)}
-    # Rank 0 writes the checkpoints, and every rank its part of a sharded optimizer. Of a program
-    # of the user's nobody knows.
-    all_write = not prepared.is_trainer or config.optim.sharded
-    writers = hosts if all_write else hosts[:1]
+    # What other ranks write lies under their own attempt's name until rank 0 has named it a
+    # checkpoint. Of a program of the user's nobody knows.
+    writers = hosts[:1] if prepared.is_trainer else hosts
     return Leftovers(
         attempt_id=attempt_id,
         remote_hosts=tuple(remote.values()),

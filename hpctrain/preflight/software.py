@@ -24,7 +24,7 @@ _LIBRARY_FOLDERS = (
 
 def look_at_software(task: NodeTask) -> dict[str, Any]:
     """Ask this host what it runs; a few small files, and git."""
-    from hpctrain.launch.start import git_commit
+    from hpctrain.launch.git_commit import git_commit
 
     try:
         driver = parse_driver_version(Path(DRIVER_FILE).read_text(encoding="utf-8"))

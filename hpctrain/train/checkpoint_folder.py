@@ -7,7 +7,7 @@
       step-00001000/
         index.json                  step, configuration, checksums, where each tensor's pieces are
         rank-00000.safetensors      what rank 0 wrote, and so on
-      .step-00002000.tmp/           being written, or left by a run that was killed
+      .step-00002000.1.tmp/         being written by attempt 1, or left by a run that was killed
       set-aside/                    checkpoints that a run went back behind
 
 A checkpoint is made under its temporary name, flushed to disk, and renamed: it is complete or
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -51,8 +52,13 @@ def share_name(rank: int) -> str:
 
 
 def temporary_path(root: Path, step: int) -> Path:
-    """Return where a step's checkpoint is while it is being written."""
-    return root / f".{step_name(step)}.tmp"
+    """Return where a step's checkpoint is while it is being written.
+
+    Each attempt has a name of its own: a rank of an earlier one that is cut off, and does not know
+    it yet, must not write into it. Rank 0 alone renames it, so its host alone is waited for.
+    """
+    attempt = os.environ.get("HPCTRAIN_ATTEMPT_NUMBER", "1")
+    return root / f".{step_name(step)}.{attempt}.tmp"
 
 
 def list_steps(root: Path) -> list[int]:
@@ -217,7 +223,7 @@ def set_aside(root: Path, steps: Sequence[int]) -> list[Path]:
 def remove_leftovers(root: Path) -> None:
     """Remove what a run that was killed was just writing or removing."""
     for path in root.glob(".step-*"):
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)  # a rank that is cut off may be writing there
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -69,6 +69,20 @@ def write(root, step, shares):
     return folders.commit(root, step, {**FACTS, "step": step, "files": files, "tensors": tensors})
 
 
+def test_attempts_do_not_write_into_each_others_folders(tmp_path, monkeypatch):
+    """A rank of the first may be cut off and not know it yet."""
+    paths = []
+    for number in ("1", "2"):
+        monkeypatch.setenv("HPCTRAIN_ATTEMPT_NUMBER", number)
+        paths.append(folders.temporary_path(tmp_path, 20))
+        paths[-1].mkdir()
+    monkeypatch.delenv("HPCTRAIN_ATTEMPT_NUMBER")
+    assert len({*paths, folders.temporary_path(tmp_path, 21)}) == 3
+    assert folders.list_steps(tmp_path) == []
+    folders.remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- what is in them -----------------------------------------------------------------------------
 
 

@@ -110,6 +110,24 @@ def test_attempts_that_never_began_are_ways_back():
     assert (goodput.attempts, goodput.steps_lost) == (3, 0)
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_days_after_a_restart_that_never_was_are_nobodys(ended):
+    """The launcher announced one, and then gave up or died; somebody went on later."""
+    story = begin().steps([1, 2])("attempt_finished", state="failed")("restart", 3.0)
+    if ended:
+        story("run_finished", 1.0, state="failed")
+    begin(story, 86400.0, reason="resumed")("resumed", step=2).steps([3])
+    goodput = story("attempt_finished", state="done").measure()
+    assert losses(goodput) == {"start_up": 4.0}
+    assert goodput.away_s == pytest.approx(86404.0 if ended else 86403.0)
+
+
+def test_a_run_that_ended_after_such_a_restart_may_be_started_by_any_launcher():
+    story = begin().steps([1, 2])("attempt_finished", state="failed")("restart", 3.0)
+    begin(story("run_finished", state="failed"), 86400.0).steps([3])
+    assert story.measure().away_s == pytest.approx(86403.0)
+
+
 def test_a_launcher_that_died_left_no_end():
     story = begin().steps([1, 2, 3])("rank_says", 4.0)
     begin(story, 50.0)("resumed", step=2).steps([3])("attempt_finished", state="done")

@@ -474,3 +474,15 @@ def test_every_flag_and_variable_has_a_reason(flavour):
     unexplained += [name for name in plan.command.env if name not in explained]
     assert unexplained == []
     assert all(reason.rule and reason.fact and reason.source for reason in plan.reasons)
+
+
+@pytest.mark.parametrize("np", [1, 2])
+def test_hosts_that_take_no_rank_can_be_reached_after_a_failure(np):
+    """By their user and port, also where the first attempt runs on this machine alone."""
+    hosts = parse_hostfile("head slots=1\nn1 slots=1\nn2 slots=1 user=ada port=2222\n").hosts
+    known = facts(launcher=HEAD, addresses={"n1": ("10.0.0.11",), "n2": ("10.0.0.12",)})
+    plan = plan_launch(request(hosts=hosts, np=np, run_path="runs/r"), known)
+    assert len(plan.placement) == np
+    assert plan.ssh_options == ("-F", "runs/r/ssh_config")
+    assert "Host n2\n  User ada\n  Port 2222\n" in plan.files["runs/r/ssh_config"]
+    assert any("ssh_config" in word for word in plan.command.argv) == (np == 2)

@@ -82,3 +82,21 @@ def test_a_program_of_ones_own_has_no_configuration(hosts):
 def test_without_other_hosts_nobody_is_asked(hosts):
     assert find_unfit_hosts({}, prepared(is_trainer=True), ()) == {}
     assert hosts[0] == {}
+
+
+def test_the_launchers_own_host_is_asked_without_ssh(hosts, monkeypatch):
+    local = []
+    ask = run.ask_hosts
+
+    def note(tasks, here, *rest, **more):
+        local.append(here)
+        return ask(tasks, here, *rest, **more)
+
+    monkeypatch.setattr(run, "ask_hosts", note)
+    asked, errors, probe = hosts
+    errors["head", probe] = errors["n1", probe] = "no answer within 20 s"
+    made = prepared(is_trainer=True)
+    found = find_unfit_hosts({"head": 1, "n1": 1}, made, ("-F", "cfg"), frozenset({"head"}))
+    assert set(found) == {"head", "n1"}
+    assert local == [frozenset({"head"})]
+    assert set(asked) == {"head", "n1"}

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from hpctrain.launch import rank_life
-from hpctrain.launch.rank_life import is_cut_off, process_state
+from hpctrain.launch.rank_life import group_state, is_cut_off, process_state
 
 
 def wait_for_state(pid, wanted):
@@ -145,3 +145,27 @@ print(is_cut_off(near, 0.2))
     if "unshare failed" in done.stderr or "Operation not permitted" in done.stderr:
         pytest.skip(f"netns: {done.stderr.strip()}")
     assert done.stdout == "True\n", done.stderr
+
+
+def test_a_program_that_is_stopped_below_a_shell_is_seen():
+    script = "sleep 60 & echo $!; setsid sleep 60 & echo $!; wait"
+    shell = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    inside, apart = (int(shell.stdout.readline()) for _ in range(2))
+    try:
+        wait_for_state(shell.pid, "S")
+        assert group_state(shell.pid, [shell.pid, inside, apart]) == "S"
+        while os.getpgid(apart) == shell.pid:
+            time.sleep(0.01)
+        os.kill(apart, signal.SIGSTOP)  # a helper in a group of its own: nobody need wait for it
+        wait_for_state(apart, "T")
+        assert group_state(shell.pid, [shell.pid, inside, apart]) == "S"
+        os.kill(inside, signal.SIGSTOP)
+        wait_for_state(inside, "T")
+        assert group_state(shell.pid, [shell.pid, inside, apart]) == "T"
+        assert process_state(shell.pid) == "S"
+    finally:
+        os.kill(apart, signal.SIGKILL)
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+        shell.stdout.close()
+    assert group_state(shell.pid, []) == ""

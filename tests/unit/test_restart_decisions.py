@@ -194,3 +194,15 @@ SECOND = {"event": "attempt", "attempt": 2, "attempt_id": "r.b", "hosts": ["n1"]
 def test_an_attempt_without_an_end_is_found(events, expected):
     found = find_unfinished(events)
     assert (found and (found.number, found.attempt_id, found.hosts)) == expected
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_one_that_has_just_failed_may_have_left_something(state):
+    ended = {"event": "attempt_finished", "state": state, "time_s": 100.0}
+    events = [FIRST, ended, {"event": "run_finished", "state": state}]
+    assert find_unfinished(events, failed_since_s=99.0).ended_at_s == 100.0
+    assert find_unfinished(events, failed_since_s=101.0) is None
+    assert find_unfinished([*events, SECOND], failed_since_s=99.0).ended_at_s is None
+    for good in ("done", "resumable"):
+        events = [FIRST, {**ended, "state": good}, {"event": "run_finished", "state": good}]
+        assert find_unfinished(events, failed_since_s=99.0) is None

@@ -82,9 +82,13 @@ def test_help_imports_nothing_heavy(arguments):
 
 
 def test_the_shim_imports_little():
+    """All of its modules: each is imported by the first."""
     code = "import sys, hpctrain.launch.shim; print(','.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.strip().split(","))
+    parts = {f"hpctrain.launch.{path.stem}" for path in (PACKAGE / "launch").glob("shim*.py")}
+    assert len(parts) == 4
+    assert parts <= loaded
     assert not loaded & {
         "dataclasses",
         "inspect",

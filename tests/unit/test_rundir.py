@@ -224,6 +224,34 @@ def test_an_attempt_after_a_half_line_is_not_lost(runs):
     run.close()
 
 
+def test_on_a_full_disk_a_run_can_be_tried_again(runs, monkeypatch):
+    """What stands there already need not be written; what waits for room is not forgotten."""
+    run = make(runs)
+    run.write_text("plan.json", "{}")
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    warnings = []
+    run.warn = warnings.append
+    monkeypatch.setattr(Path, "write_text", fail)
+    monkeypatch.setattr("hpctrain.append_files.open", fail, raising=False)
+    assert run.begin_attempt() == 1
+    run.event("attempt", attempt=1)
+    assert run.begin_attempt() == 2
+    run.write_text("plan.json", "{}")
+    with pytest.raises(OSError, match="No space left"):
+        run.write_text("plan.json", '{"np": 2}')
+    run.write_stacks(0, "lost")
+    assert (run.path / "plan.json").read_text() == "{}"
+    assert not list(run.path.glob(".*.tmp"))
+    monkeypatch.undo()
+    run.event("attempt", attempt=2)
+    assert [event["attempt"] for event in read_events(run.path)] == [1, 2]
+    run.close()
+    assert len(warnings) == 1
+
+
 # -- orders --------------------------------------------------------------------------------------
 
 

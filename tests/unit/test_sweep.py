@@ -50,7 +50,7 @@ def test_what_carries_the_attempts_name_is_ended_and_nothing_else(start, attempt
         start("tail", "-f", "/dev/null", f"--pid={os.getpid()}", HPCTRAIN_ATTEMPT=""),
         start("sh", "-c", "sleep 1000", f"HPCTRAIN_ATTEMPT={attempt}"),
     ]
-    assert run_sweep(attempt, [], []) == [
+    assert run_sweep(attempt, [], []).lines == [
         f"this machine: ended 1 left behind ({left.pid} sleep 1000 )"
     ]
     assert left.wait(timeout=10) == -9
@@ -61,7 +61,7 @@ def test_what_they_started_is_ended_too(start, attempt):
     script = "setsid sleep 1000 & echo $!; trap '' TERM; wait"
     parent = start("sh", "-c", script, HPCTRAIN_ATTEMPT=attempt)
     helper = os.pidfd_open(int(parent.stdout.readline()))
-    (line,) = run_sweep(attempt, [], [])
+    (line,) = run_sweep(attempt, [], []).lines
     assert line.startswith("this machine: ended 2 left behind (")
     assert select.select([helper], [], [], 10)[0]
     os.close(helper)
@@ -69,12 +69,12 @@ def test_what_they_started_is_ended_too(start, attempt):
 
 
 def test_nothing_left_is_nothing_to_say(attempt):
-    assert run_sweep(attempt, [], []) == []
+    assert run_sweep(attempt, [], []).lines == []
 
 
 def test_many_are_counted_and_three_shown():
     recorder = RecordingExecutor({"^sh ": (0, "1 a\n2 b\n3 c\n4 d\n", "")})
-    assert run_sweep("r.1", [], [], recorder) == [
+    assert run_sweep("r.1", [], [], recorder).lines == [
         "this machine: ended 4 left behind (1 a; 2 b; 3 c)"
     ]
 
@@ -86,10 +86,12 @@ def test_every_host_is_swept_and_those_that_could_not_be_are_named():
         "-- n3 ": (0, "", ""),
         "^sh ": (0, "", ""),
     })  # fmt: skip
-    assert run_sweep("r.1", ["n1", "n2", "n3"], ["-F", "cfg"], recorder) == [
+    swept = run_sweep("r.1", ["n1", "n2", "n3"], ["-F", "cfg"], recorder)
+    assert swept.lines == [
         "n1: ended 1 left behind (12 python train.py)",
         "n2: could not be swept: ssh: connect to host n2 port 22: No route to host",
     ]
+    assert swept.missed == ("n2",)
     remote = [command.argv for command in recorder.commands if command.argv[0] == "ssh"]
     assert all(argv[5:7] == ("-F", "cfg") for argv in remote)
     assert {argv[-1] for argv in remote} == {"sh -s -- HPCTRAIN_ATTEMPT=r.1"}
@@ -119,14 +121,14 @@ def test_what_ends_by_itself_in_time_is_not_killed(start, attempt):
     quick = start("sleep", "1", HPCTRAIN_ATTEMPT=attempt)
     reaper = threading.Thread(target=quick.wait)  # else it stays in /proc, though as a zombie
     reaper.start()
-    assert run_sweep(attempt, [], [], patience_s=30) == []
+    assert run_sweep(attempt, [], [], patience_s=30).lines == []
     reaper.join()
     assert quick.returncode == 0
 
 
 def test_patience_has_an_end(start, attempt):
     left = start("sleep", "1000", HPCTRAIN_ATTEMPT=attempt)
-    (line,) = run_sweep(attempt, [], [], patience_s=1)
+    (line,) = run_sweep(attempt, [], [], patience_s=1).lines
     assert line.startswith("this machine: ended 1 left behind (")
     assert left.wait(timeout=10) == -9
 
@@ -141,3 +143,18 @@ def test_healthy_hosts_are_told_from_others(monkeypatch):
     assert found["n1"] == ""
     assert found["n2"].startswith("ssh fails: No route to host.")
     assert find_healthy_hosts([], [], "python") == {}
+
+
+def test_python_on_other_hosts_finds_hpctrain_as_ranks_do(monkeypatch):
+    asked = []
+
+    def run(self, command, **_):
+        asked.append(dict(command.env))
+        return Completed(command, 0, "", "")
+
+    monkeypatch.setattr(SshExecutor, "run", run)
+    monkeypatch.setenv("PYTHONPATH", "/work/hpctrain")
+    find_healthy_hosts(["n1"], [], "python")
+    monkeypatch.delenv("PYTHONPATH")
+    find_healthy_hosts(["n1"], [], "python")
+    assert asked == [{"PYTHONPATH": "/work/hpctrain"}, {}]
