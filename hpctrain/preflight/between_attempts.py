@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from hpctrain.config import as_tables
 from hpctrain.errors import ConfigError
 from hpctrain.launch.environment import plan_forwarding
 from hpctrain.launch.prepare import Prepared
 from hpctrain.preflight.checks import CHECKS
+from hpctrain.preflight.checks.gpu_count import GPU_COUNT
+from hpctrain.preflight.checks.paths import PATHS
 from hpctrain.preflight.need import plan_need
 from hpctrain.preflight.request import Request
 from hpctrain.preflight.run import run_checks
@@ -21,19 +24,22 @@ CODES = ("gpu-count", "gpu-health", "xid", "shm", "disk", "paths")
 
 
 def find_unfit_hosts(
-    ranks: Mapping[str, int], prepared: Prepared, ssh_options: tuple[str, ...]
-) -> dict[str, str]:
+    ranks: Mapping[str, int], prepared: Prepared, ssh_options: tuple[str, ...], *,
+    first: str, had_gpus: bool,
+) -> dict[str, str]:  # fmt: skip
     """Return the hosts on which a check fails, with what it found.
 
     Args:
         ranks: host → ranks that would run there, for hosts on other machines.
         ssh_options: as the run's own ssh gets them.
+        first: the host that had rank 0; perhaps the launching machine, which is not looked at.
+        had_gpus: whether hosts had GPUs when the run began.
     """
     if not ranks:
         return {}
     np = sum(ranks.values())
     config = as_tables(prepared.config) if prepared.is_trainer else {}
-    facts = {}
+    facts: dict[str, Any] = {PATHS.code: first, GPU_COUNT.code: had_gpus}
     if prepared.is_trainer:
         try:
             facts["need"] = plan_need(prepared.config, np)
