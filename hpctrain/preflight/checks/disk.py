@@ -76,10 +76,10 @@ def judge_disk(fleet: Fleet) -> Iterator[Verdict]:
         each = render_bytes(need.checkpoint_bytes)
         many = "" if need.checkpoints == 1 else "s"
         what = f"{need.checkpoints} checkpoint{many} of {each}"
-        if wrong == WARN:
-            what += ", which this host does not write"
         if free + held < need.disk_bytes:
             expected = f"{render_bytes(need.disk_bytes)}: {what}"
+            if wrong == WARN:
+                expected += ", which this host does not write"
             return Verdict(CODE, wrong, found, fix, expected)
         if free < OTHER_BYTES or free + held < need.disk_bytes + OTHER_BYTES:
             expected = f"{render_bytes(need.disk_bytes + OTHER_BYTES)}: {what}, and logs"
