@@ -12,7 +12,7 @@ _EFA_PACKAGES = (
     ("libfabric", re.compile(r"\blibfabric(?:1?-aws|1)[_-](\d[\w.]*)")),
     ("aws-ofi-nccl", re.compile(r"\blibnccl-ofi[_-](\d[\w.]*)")),
 )
-_PLUGIN_SAYS = re.compile(rb"Initializing aws-ofi-nccl (\d[\w.-]*)")
+_PLUGIN_SAYS = re.compile(rb"(?:Initializing|Using) aws-ofi-nccl (\d[\w.-]*)")
 
 
 def parse_gpu_link(text: str) -> str | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from hpctrain.executor import Command, Executor, run_on_all
@@ -24,14 +23,19 @@ NVIDIA_SMI_TIMEOUT_S = 15.0
 # Both start at the same time, and both are asked of the driver alone.
 TOPOLOGY, PEER_ACCESS = ("nvidia-smi", "topo", "-m"), ("nvidia-smi", "topo", "-p2p", "r")
 EFA_PACKAGES = "/opt/amazon/efa_installed_packages"
-# Where AWS's images and its EFA installer put the plugin.
+# Where AWS's images, its containers and its EFA installer put the plugin.
 OFI_PLUGINS = (
     "/opt/amazon/ofi-nccl/lib*/libnccl-net*.so",
     "/opt/amazon/ofi-nccl/lib/*/libnccl-net*.so",
-    "/opt/aws-ofi-nccl/lib/libnccl-net.so",
-    "/opt/aws-ofi-nccl/install/lib/libnccl-net.so",
+    "/opt/aws-ofi-nccl/lib*/libnccl-net*.so",
+    "/opt/aws-ofi-nccl/install/lib/libnccl-net*.so",
+    "/usr/local/lib/libnccl-net*.so",
 )
-NCCL_LIBRARIES = ("/usr/lib/*/libnccl.so.2*", "/usr/lib64/libnccl.so.2*", "/usr/local/lib/libnccl*")
+# Where the linker looks for NCCL beside LD_LIBRARY_PATH.
+NCCL_FOLDERS = (
+    "/usr/lib/*-linux-gnu", "/usr/lib64", "/usr/local/lib", "/usr/local/nccl/lib",
+    "/usr/local/cuda/lib64",
+)  # fmt: skip
 NCCL_WHEELS = ("nvidia-nccl-cu13", "nvidia-nccl-cu12", "nvidia-nccl-cu11")
 # Google Cloud, 'VM metadata': an address on the machine itself, never on a network.
 GCP_METADATA_HOST = "169.254.169.254"
@@ -58,9 +62,9 @@ def probe_versions(*, has_gpus: bool, cloud: str | None) -> dict[str, str]:
     if has_gpus and (nccl := _find_nccl()):
         found["nccl"] = nccl
     if cloud == "aws":
-        found |= parse_efa_packages(_read(Path(EFA_PACKAGES)))
-        if plugin := _find_plugin(OFI_PLUGINS):
-            found["aws-ofi-nccl"] = plugin
+        found |= probe_efa_packages()
+        if version := find_ofi_plugin(os.environ.get("LD_LIBRARY_PATH", ""))[1]:
+            found["aws-ofi-nccl"] = version
     return found
 
 
@@ -90,19 +94,35 @@ def _find_nccl() -> str | None:
             return metadata.version(wheel)
         except metadata.PackageNotFoundError:
             continue
-    files = [path for pattern in NCCL_LIBRARIES for path in sorted(glob.glob(pattern))]
+    files = [
+        path for folder in NCCL_FOLDERS for path in sorted(glob.glob(f"{folder}/libnccl.so.2*"))
+    ]
     return parse_library_version([os.path.realpath(path) for path in files])
 
 
-def _find_plugin(patterns: Sequence[str]) -> str | None:
-    for pattern in patterns:
+def probe_efa_packages() -> dict[str, str]:
+    """Return the versions that AWS's installer has noted down."""
+    return parse_efa_packages(_read(Path(EFA_PACKAGES)))
+
+
+def find_ofi_plugin(library_path: str) -> tuple[str, str | None]:
+    """Return the file of NCCL's plugin for EFA, empty where there is none, and its version.
+
+    Args:
+        library_path: ``LD_LIBRARY_PATH``, whose folders come first.
+    """
+    folders = [glob.escape(folder) for folder in library_path.split(os.pathsep) if folder]
+    unknown = ""
+    for pattern in (*(f"{folder}/libnccl-net*.so" for folder in folders), *OFI_PLUGINS):
         for path in sorted(glob.glob(pattern)):
             try:
-                if version := parse_plugin_version(Path(path).read_bytes()):
-                    return version
+                version = parse_plugin_version(Path(path).read_bytes())
             except OSError:
                 continue
-    return None
+            if version:
+                return path, version
+            unknown = unknown or path
+    return unknown, None
 
 
 def _ask_gcp_metadata() -> str:

@@ -316,6 +316,90 @@ Clocks
     Video                             : 1372 MHz
 """
 
+# A public post on nvidia-smi's commands (bsyonline, 2018-05-28, its output of 2023): one of 8 V100,
+# whose generation counts memory errors by bits. Blanks at the ends of lines are left out here.
+V100_IDLE = """\
+==============NVSMI LOG==============
+
+Timestamp                                 : Fri Nov  3 11:39:46 2023
+Driver Version                            : 470.129.06
+CUDA Version                              : 11.4
+
+Attached GPUs                             : 8
+GPU 00000000:1C:00.0
+    Product Name                          : Tesla V100-PCIE-32GB
+    Product Brand                         : Tesla
+    MIG Mode
+        Current                           : N/A
+        Pending                           : N/A
+    GPU UUID                              : GPU-06e3d8e6-3f54-374a-8142-9752ca1f2316
+    Minor Number                          : 1
+    Performance State                     : P0
+    Clocks Throttle Reasons
+        Idle                              : Active
+        Applications Clocks Setting       : Not Active
+        SW Power Cap                      : Not Active
+        HW Slowdown                       : Not Active
+            HW Thermal Slowdown           : Not Active
+            HW Power Brake Slowdown       : Not Active
+        Sync Boost                        : Not Active
+        SW Thermal Slowdown               : Not Active
+        Display Clock Setting             : Not Active
+    FB Memory Usage
+        Total                             : 32510 MiB
+        Used                              : 0 MiB
+        Free                              : 32510 MiB
+    Compute Mode                          : Default
+    Ecc Mode
+        Current                           : Enabled
+        Pending                           : Enabled
+    ECC Errors
+        Volatile
+            Single Bit
+                Device Memory             : 0
+                Register File             : 0
+                L1 Cache                  : 0
+                L2 Cache                  : 0
+                Texture Memory            : N/A
+                Texture Shared            : N/A
+                CBU                       : N/A
+                Total                     : 0
+            Double Bit
+                Device Memory             : 0
+                Register File             : 0
+                L1 Cache                  : 0
+                L2 Cache                  : 0
+                Texture Memory            : N/A
+                Texture Shared            : N/A
+                CBU                       : 0
+                Total                     : 0
+        Aggregate
+            Single Bit
+                Device Memory             : 3
+                Register File             : 0
+                L1 Cache                  : 0
+                L2 Cache                  : 0
+                Texture Memory            : N/A
+                Texture Shared            : N/A
+                CBU                       : N/A
+                Total                     : 3
+            Double Bit
+                Device Memory             : 0
+                Register File             : 0
+                L1 Cache                  : 0
+                L2 Cache                  : 0
+                Texture Memory            : N/A
+                Texture Shared            : N/A
+                CBU                       : 0
+                Total                     : 0
+    Retired Pages
+        Single Bit ECC                    : 1
+        Double Bit ECC                    : 0
+        Pending Page Blacklist            : No
+    Remapped Rows                         : N/A
+    Processes                             : None
+"""
+
 # utkuozdemir/nvidia_gpu_exporter, internal/captures/linux-x86_64__nvidia-h200-mig__590.48.01.txt:
 # its UUID is masked there; the first slices are left out here.
 H200_MIG = """\
@@ -438,3 +522,16 @@ DMESG_OFF_THE_BUS = """\
                NVRM: fallen off the bus and is not responding to commands.
 [ 1843.439662] NVRM: The NVIDIA probe routine failed for 1 device(s).
 """
+
+# A thread on linux-usb about a Thunderbolt monitor (Dell U2725QE): how journalctl begins a line of
+# the kernel's with -o short-monotonic. No Xid in this form was found.
+JOURNAL_STAMP = "[    5.852476] localhost kernel: "
+# systemd/systemd#23018: what journalctl prints, with exit code 0, where it may read a journal that
+# has none of the entries that were asked for; a hint goes to stderr.
+JOURNAL_NOTHING = "-- No entries --\n"
+# NVIDIA/open-gpu-kernel-modules#1030: a kernel that names the caller.
+DMESG_CALLER = (
+    "[ 130.456250] [ T1946] NVRM: Xid (PCI:0000:2b:00): 31, pid=1942, name=llama-bench, channel "
+    "0x00000002, intr 00000000. MMU Fault: ENGINE GRAPHICS GPC6 GPCCLIENT_T1_13 faulted @ "
+    "0x6f6f_320c2000. Fault is of type FAULT_PDE ACCESS_TYPE_VIRT_READ\n"
+)

@@ -10,7 +10,18 @@ from hpctrain.preflight.nvidia_smi import parse_nvidia_smi
 from hpctrain.preflight.task import NodeTask
 
 
-def fleet(probe, values, *, ranks=2, config=None, facts=None, subnet=None, more=None, **others):
+def fleet(
+    probe,
+    values,
+    *,
+    ranks=2,
+    config=None,
+    facts=None,
+    subnet=None,
+    more=None,
+    environ=None,
+    **others,
+):
     """Return a fleet whose hosts answered one probe.
 
     Args:
@@ -21,7 +32,7 @@ def fleet(probe, values, *, ranks=2, config=None, facts=None, subnet=None, more=
     tasks = {
         host: NodeTask(
             host=host, ranks=ranks, np=ranks * len(hosts), hosts={name: () for name in hosts},
-            config=config or {}, subnet=subnet, more=more or {},
+            config=config or {}, subnet=subnet, more=more or {}, environ=environ or {},
         )
         for host in hosts
     }  # fmt: skip

@@ -141,3 +141,20 @@ def count_capacity(
         limit = max_slots.get(name)
         capacity[name] = min(shared, limit) if limit else shared
     return capacity
+
+
+def expect_ranks(
+    hosts: Sequence[str], placed: Mapping[str, int], capacity: Mapping[str, int]
+) -> dict[str, int]:
+    """Return host → the ranks that it had last; of one that had none yet, as many as others had.
+
+    Its slots may be more than it has GPUs for, as where it has no part in so small a run.
+
+    Args:
+        placed: host → ranks, of hosts that had some.
+
+    >>> expect_ranks(["a", "spare"], {"a": 8}, {"a": 16, "spare": 4})
+    {'a': 8, 'spare': 4}
+    """
+    most = max(placed.values())
+    return {host: placed.get(host) or max(1, min(capacity[host], most)) for host in hosts}

@@ -14,7 +14,7 @@ from hpctrain.errors import PlanError
 from hpctrain.facts import Facts
 from hpctrain.hosts import LOCALHOST, Host
 from hpctrain.launch.attempts import Progress, Verdict, decide_restart
-from hpctrain.launch.crew import Crew, choose_crew, count_capacity
+from hpctrain.launch.crew import Crew, choose_crew, count_capacity, expect_ranks
 from hpctrain.launch.leftovers import Leftovers
 from hpctrain.launch.outcome import Outcome
 from hpctrain.launch.placement import count_slots, merge_launcher
@@ -54,9 +54,9 @@ class Recovery:
         self._blame: Counter[str] = Counter()
         self.progress, self.restarts = Progress(), 0
         hosts = merge_launcher(request.hosts or (Host(LOCALHOST),), facts)
-        placed = {place.host for place in plan.placement}
-        self._current = tuple(host for host in hosts if host.name in placed)
-        self._others = (*(host for host in hosts if host.name not in placed), *request.spares)
+        self._ranks = {place.host: place.ranks for place in plan.placement}
+        self._current = tuple(host for host in hosts if host.name in self._ranks)
+        self._others = (*(host for host in hosts if host.name not in self._ranks), *request.spares)
         known = (*self._current, *self._others)
         slots = count_slots(known, request, facts)
         self._capacity = count_capacity(
@@ -86,6 +86,7 @@ class Recovery:
             PlanError: the hosts that are left do not go together.
             OSError: the plan cannot be written.
         """
+        self._ranks |= {place.host: place.ranks for place in plan.placement}
         wait_s = self.progress.backoff_s
         self._say(f"restart {self.restarts + 1} of {self._max_restarts} in {wait_s:g} s")
         self.wait_for(leftovers)
@@ -181,14 +182,14 @@ class Recovery:
         local = frozenset(name for name in names if self._facts.is_launcher(name))
         aliases = {host_alias(name): name for name in names if name not in local}
         found = find_healthy_hosts(list(aliases), self._ssh_options, self._python)
-        answering = {
-            aliases[alias]: max(1, self._capacity[aliases[alias]])
-            for alias, reason in found.items()
-            if not reason
-        }
-        answering |= {name: max(1, self._capacity[name]) for name in local}
+        answering = [*local, *(aliases[alias] for alias, reason in found.items() if not reason)]
+        ranks = expect_ranks(answering, self._ranks, self._capacity)
         unfit = {aliases[alias]: reason for alias, reason in found.items() if reason}
-        return unfit | find_unfit_hosts(answering, self._prepared, self._ssh_options, local)
+        machines = (self._facts.launcher, *self._facts.hosts.values())
+        return unfit | find_unfit_hosts(
+            ranks, self._prepared, self._ssh_options, local, first=self._current[0].name,
+            had_gpus=any(machine.gpus for machine in machines),
+        )  # fmt: skip
 
     def _wait(self, seconds_s: float) -> None:
         until_s = time.monotonic() + seconds_s

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from hpctrain.config import as_tables
 from hpctrain.errors import ConfigError
 from hpctrain.launch.environment import plan_forwarding
 from hpctrain.launch.prepare import Prepared
 from hpctrain.preflight.checks import CHECKS
+from hpctrain.preflight.checks.gpu_count import GPU_COUNT
+from hpctrain.preflight.checks.paths import PATHS
 from hpctrain.preflight.need import plan_need
 from hpctrain.preflight.request import Request
 from hpctrain.preflight.run import run_checks
@@ -22,7 +25,7 @@ CODES = ("gpu-count", "gpu-health", "xid", "shm", "disk", "paths")
 
 def find_unfit_hosts(
     ranks: Mapping[str, int], prepared: Prepared, ssh_options: tuple[str, ...],
-    local: frozenset[str] = frozenset(),
+    local: frozenset[str] = frozenset(), *, first: str, had_gpus: bool,
 ) -> dict[str, str]:  # fmt: skip
     """Return the hosts on which a check fails, with what it found.
 
@@ -30,12 +33,14 @@ def find_unfit_hosts(
         ranks: host → ranks that would run there.
         ssh_options: as the run's own ssh gets them.
         local: hosts that are this machine.
+        first: the host that had rank 0.
+        had_gpus: whether hosts had GPUs when the run began.
     """
     if not ranks:
         return {}
     np = sum(ranks.values())
     config = as_tables(prepared.config) if prepared.is_trainer else {}
-    facts = {}
+    facts: dict[str, Any] = {PATHS.code: first, GPU_COUNT.code: had_gpus}
     if prepared.is_trainer:
         try:
             facts["need"] = plan_need(prepared.config, np)

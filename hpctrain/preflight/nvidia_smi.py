@@ -34,7 +34,8 @@ class GpuState:
 
     Args:
         slices: UUIDs of its parts where it is cut (MIG); `slices_free_bytes` in the same order.
-        uncorrected: errors that ECC could not correct since the driver was loaded.
+        uncorrected: errors that ECC could not correct since the driver was loaded; None where it is
+            on and they are not told.
         troubles: what nvidia-smi itself calls broken or waiting for a reset, in its words.
         slowed: why its clocks are lowered, beyond idling and settings, in its words.
     """
@@ -49,7 +50,7 @@ class GpuState:
     mig: bool = False
     slices: tuple[str, ...] = ()
     slices_free_bytes: tuple[int | None, ...] = ()
-    uncorrected: int = 0
+    uncorrected: int | None = 0
     troubles: tuple[str, ...] = ()
     slowed: tuple[str, ...] = ()
     processes: tuple[GpuProcess, ...] = ()
@@ -175,11 +176,10 @@ def _plain(table: Tree) -> Tree:
 
 def _state(bus_id: str, uuid: str, tree: Tree, slices: tuple[str, ...]) -> GpuState:
     memory = _table(tree, "FB Memory Usage")
-    ecc = _table(tree, "ECC Errors")
-    volatile = _table(ecc, "Volatile")
-    uncorrected = sum(
-        _number(value) or 0 for label, value in volatile.items() if "Uncorrectable" in label
-    )
+    volatile = _table(_table(tree, "ECC Errors"), "Volatile")
+    uncorrected = _count_uncorrected(volatile)
+    if uncorrected is None and not _has_ecc(tree):
+        uncorrected = 0
     free = [
         _bytes(_table(part, "Shared FB Memory Usage").get("Free"))
         for part in _as_list(tree.get(_SLICE))
@@ -195,6 +195,19 @@ def _state(bus_id: str, uuid: str, tree: Tree, slices: tuple[str, ...]) -> GpuSt
         uncorrected=uncorrected, troubles=tuple(_troubles(tree)), slowed=tuple(_slowed(tree)),
         processes=tuple(_processes(tree)),
     )  # fmt: skip
+
+
+def _count_uncorrected(volatile: Mapping[str, Any]) -> int | None:
+    """Return the errors since the driver was loaded; GPUs before Turing count by bits."""
+    counts = [value for label, value in volatile.items() if "Uncorrectable" in label]
+    if double := _table(volatile, "Double Bit"):
+        counts.append(double.get("Total"))
+    return sum(_number(count) or 0 for count in counts) if counts else None
+
+
+def _has_ecc(tree: Tree) -> bool:
+    mode = _table(tree, "ECC Mode") or _table(tree, "Ecc Mode")
+    return mode.get("Current") == "Enabled"
 
 
 def _troubles(tree: Tree) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -11,21 +12,17 @@ from typing import Any
 
 import hpctrain
 from hpctrain.executor import Command, LocalExecutor
+from hpctrain.launch.git_commit import git_commit
 from hpctrain.preflight.check import Probe
 from hpctrain.preflight.task import NodeTask
+from hpctrain.probe_fabric import NCCL_FOLDERS
 
 GIT_TIMEOUT_S = 10.0
 DRIVER_FILE = "/proc/driver/nvidia/version"
-_LIBRARY_FOLDERS = (
-    "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/local/lib",
-    "/usr/local/nccl/lib", "/usr/local/cuda/lib64",
-)  # fmt: skip
 
 
 def look_at_software(task: NodeTask) -> dict[str, Any]:
     """Ask this host what it runs; a few small files, and git."""
-    from hpctrain.launch.git_commit import git_commit
-
     try:
         driver = parse_driver_version(Path(DRIVER_FILE).read_text(encoding="utf-8"))
     except OSError:
@@ -34,8 +31,7 @@ def look_at_software(task: NodeTask) -> dict[str, Any]:
         "hpctrain": hpctrain.__version__,
         "kernel": os.uname().release,
         "driver": driver,
-        "commit": git_commit() or "",
-        "changes": _digest_changes(),
+        **look_at_commit(task),
         "nccl_files": find_nccl_files(os.environ),
     }
 
@@ -55,7 +51,8 @@ def parse_driver_version(text: str) -> str:
 
 def find_nccl_files(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the NCCL libraries where the linker looks: path → version, as far as names tell it."""
-    folders = [*filter(None, environ.get("LD_LIBRARY_PATH", "").split(":")), *_LIBRARY_FOLDERS]
+    standard = [folder for pattern in NCCL_FOLDERS for folder in sorted(glob.glob(pattern))]
+    folders = [*filter(None, environ.get("LD_LIBRARY_PATH", "").split(":")), *standard]
     found = {}
     for folder in dict.fromkeys(folders):
         path = Path(folder) / "libnccl.so.2"
@@ -67,10 +64,21 @@ def find_nccl_files(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _digest_changes() -> str:
-    """Return a short digest of what git shows as changed here; empty for nothing, or no git."""
+def look_at_commit(task: NodeTask) -> dict[str, str]:
+    """Return the commit here, a digest of what git shows as changed, and why that is not known.
+
+    Empty is a commit where there is no checkout, and a digest where nothing is changed.
+    """
+    unknown = {"commit": "", "changes": "", "git_problem": ""}
+    if os.path.realpath(os.getcwd()) != os.path.realpath(task.cwd):
+        return {**unknown, "git_problem": f"{task.cwd} is not there"}
+    commit = git_commit()
+    if commit is None:
+        return unknown
     argv = ("git", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv")
     done = LocalExecutor().run(Command(argv), timeout_s=GIT_TIMEOUT_S)
-    if not done.ok or not done.stdout:
-        return ""
-    return hashlib.sha256(done.stdout.encode()).hexdigest()[:8]
+    if not done.ok:
+        why = (done.stderr.strip() or done.last_words).splitlines()[0]
+        return {**unknown, "commit": commit, "git_problem": f"git: {why.removeprefix('git: ')}"}
+    digest = hashlib.sha256(done.stdout.encode()).hexdigest()[:8] if done.stdout else ""
+    return {**unknown, "commit": commit, "changes": digest}

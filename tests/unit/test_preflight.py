@@ -224,6 +224,38 @@ def test_mpi4py(machine, status, found):
     assert found in verdict.found
 
 
+RUNS = {
+    "horovod": {"config": {"comm": {"backend": "horovod"}}},
+    "ddp": {"config": {"comm": {"backend": "ddp"}}},
+    "command": {"program": ("python", "mine.py")},
+    "none": {},
+}
+MISSING = {"error": "No module named 'x'"}
+OTHER_MPI = replace(GOOD, mpi=replace(OPEN_MPI, flavour="mpich", version="4.3.2"))
+
+
+@pytest.mark.parametrize(
+    ("code", "machine", "expected"),
+    [
+        ("torch", with_package("torch", **MISSING), (FAIL, FAIL, SKIP, FAIL)),
+        ("horovod", with_package("horovod", **MISSING), (FAIL, WARN, SKIP, FAIL)),
+        ("horovod", OTHER_MPI, (FAIL, WARN, WARN, FAIL)),
+        ("mpi4py", OTHER_MPI, (WARN, WARN, WARN, FAIL)),
+        ("mpi4py", with_package("mpi4py", **MISSING), (SKIP, SKIP, SKIP, SKIP)),
+        ("horovod", replace(GOOD, packages={}), (FAIL, WARN, SKIP, FAIL)),
+        ("horovod", GOOD, (PASS, PASS, PASS, PASS)),
+    ],
+)
+def test_a_package_that_the_run_does_not_use_fails_no_host(code, machine, expected):
+    (check,) = (check for check in OF_MACHINE if check.code == code)
+    fleet = fleet_of(machine)
+    found = []
+    for run in RUNS.values():
+        task = NodeTask(host=HERE, **run)
+        found += [verdict.status for verdict in check.judge(replace(fleet, tasks={HERE: task}))]
+    assert dict(zip(RUNS, found, strict=True)) == dict(zip(RUNS, expected, strict=True))
+
+
 @pytest.mark.parametrize(
     ("text", "flavour"),
     [

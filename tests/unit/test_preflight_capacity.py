@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from preflight_fleets import NO_GPU, fleet, gpu_answer, only, statuses
 
-from hpctrain.config import parse_config
+from hpctrain.config import as_tables, parse_config
 from hpctrain.errors import ConfigError
 from hpctrain.estimate.memory import estimate_memory
 from hpctrain.estimate.model import cost_model
 from hpctrain.preflight.checks.cpu_cores import check_cores
-from hpctrain.preflight.checks.disk import DISK_SPACE, judge_disk
+from hpctrain.preflight.checks.disk import DISK_SPACE, count_held_bytes, judge_disk
 from hpctrain.preflight.checks.host_state import HOST, available_bytes
 from hpctrain.preflight.checks.memlock import judge_memlock
 from hpctrain.preflight.checks.memory import judge_memory
@@ -206,11 +206,23 @@ def port(state="4: ACTIVE"):
     ],
 )
 def test_locked_memory_counts_where_there_is_rdma(limits, may_lock, ports, status):
+    verdicts = list(memlock(limits, may_lock=may_lock, n1=ports, n2=ports))
+    assert [verdict.status for verdict in verdicts] == [status, status]
+    assert ("limits.conf" in verdicts[0].fix) == (status == FAIL)
+
+
+def test_locked_memory_counts_where_ranks_use_rdma():
+    assert only(memlock([65536, 65536], n1=[port()])).status == SKIP  # within one host
+    for environ in ({"NCCL_IB_DISABLE": "1"}, {"NCCL_NET": "Socket"}):
+        found = memlock([65536, 65536], environ=environ, n1=[port()], n2=[port()])
+        assert [verdict.status for verdict in found] == [WARN, WARN]
+
+
+def memlock(limits, *, may_lock=False, environ=None, **ports):
     value = {**HOST_VALUE, "memlock": limits, "may_lock": may_lock}
-    found = judge_memlock(fleet(HOST.name, {"n1": value}, rdma_ports={"n1": ports}))
-    verdict = only(found)
-    assert verdict.status == status
-    assert ("limits.conf" in verdict.fix) == (status == FAIL)
+    return judge_memlock(
+        fleet(HOST.name, dict.fromkeys(ports, value), rdma_ports=ports, environ=environ)
+    )
 
 
 @pytest.mark.parametrize(
@@ -255,9 +267,20 @@ def test_cores_against_threads(ranks, omp, launch, status, found):
 # -- disk ----------------------------------------------------------------------------------------
 
 
-def disk(free, need=None, files=(1000, 1000)):
-    value = {"folder": "/scratch", "free_bytes": free, "files": list(files)}
-    return only(judge_disk(fleet(DISK_SPACE.name, {"n1": value}, facts={"need": need})))
+SAVING = as_tables(parse_config(""))
+SHARDED = as_tables(parse_config("[optim]\nsharded = true"))
+
+
+def disk(free, need=None, files=(1000, 1000), held=0, config=SAVING):
+    return disks(free, need, ["n1"], files=files, held=held, config=config)[0]
+
+
+def disks(free, need, hosts, *, files=(1000, 1000), held=0, config=SAVING, first=None):
+    value = {"folder": "/scratch", "free_bytes": free, "files": list(files), "held_bytes": held}
+    facts = {"need": need, **({"paths": first} if first else {})}
+    return list(judge_disk(fleet(
+        DISK_SPACE.name, dict.fromkeys(hosts, value), facts=facts, config=config,
+    )))  # fmt: skip
 
 
 def test_room_for_checkpoints(run_need):
@@ -271,16 +294,51 @@ def test_room_for_checkpoints(run_need):
     assert disk(int(64.5 * GIB), need).status == WARN
 
 
+def test_checkpoints_that_lie_there_already_need_no_more_room(run_need):
+    """As between two attempts of a run that has saved, or where one goes on."""
+    need = replace(run_need, checkpoint_bytes=16.0 * GIB, checkpoints=4)
+    assert disk(20 * GIB, need).status == FAIL
+    assert disk(20 * GIB, need, held=48 * GIB).status == PASS
+    assert disk(20 * GIB, need, held=64 * GIB).status == PASS
+    assert disk(MIB, need, held=80 * GIB).status == WARN  # nothing is left for logs
+    verdict = disk(2 * GIB, need, held=48 * GIB)  # somebody else has filled the disk
+    assert verdict.status == FAIL
+    assert verdict.found == "2.0 GiB free at /scratch, and 48.0 GiB in the run's checkpoints"
+
+
+def test_hosts_that_write_no_checkpoint_fail_for_want_of_no_room(run_need):
+    need = replace(run_need, checkpoint_bytes=16.0 * GIB, checkpoints=4)
+    found = disks(20 * GIB, need, ["n1", "n2"])
+    assert statuses(found) == [(FAIL, ("n1",)), (WARN, ("n2",))]
+    assert "which this host does not write" in found[1].expected
+    found = disks(20 * GIB, need, ["n1", "n2"], first="launcher")
+    assert [verdict.status for verdict in found] == [WARN, WARN]
+    found = disks(20 * GIB, need, ["n1", "n2"], config=SHARDED)
+    assert [verdict.status for verdict in found] == [FAIL, FAIL]
+
+
+def test_what_checkpoints_take_is_counted(tmp_path):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for name, size in (("step-00000010", 300), (".step-00000020.tmp", 50), ("set-aside", 7000)):
+        (checkpoints / name).mkdir(parents=True)
+        (checkpoints / name / "rank-00000.safetensors").write_bytes(bytes(size))
+    (checkpoints / "latest").write_text("step-00000010")
+    assert count_held_bytes(checkpoints) == 350  # a run does not remove what it has set aside
+    value = DISK_SPACE.look(task(run_path=str(tmp_path / "run")))
+    assert value["held_bytes"] == 350
+
+
 def test_a_disk_without_an_estimate():
     assert disk(100 * GIB).status == PASS
     assert disk(MIB).status == WARN
     assert disk(100 * GIB, files=(1000, 0)).status == FAIL
+    assert disk(100 * GIB, files=(1000, 0), config={}).status == WARN  # a program of one's own
     assert disk(100 * GIB, files=(0, 0)).status == PASS  # a file system that counts none
 
 
 def test_the_nearest_folder_that_is_there_is_asked(tmp_path):
     value = DISK_SPACE.look(task(run_path=str(tmp_path / "runs" / "new")))
-    assert value["folder"] == str(tmp_path)
+    assert (value["folder"], value["held_bytes"]) == (str(tmp_path), 0)
     assert value["free_bytes"] == pytest.approx(
         os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize, rel=0.5
     )

@@ -9,14 +9,15 @@ import captured_fabric as captured
 import pytest
 from preflight_fleets import NO_GPU, fleet, gpu_answer, only, stand_in, statuses
 
+from hpctrain.fabric_facts import parse_plugin_version
 from hpctrain.preflight import meet
 from hpctrain.preflight.checks import efa as efa_module
 from hpctrain.preflight.checks.acs import BRIDGES, judge_acs, parse_acs
 from hpctrain.preflight.checks.efa import (
     EFA_PARTS,
-    find_plugin_version,
     judge_efa,
     parse_libfabric_version,
+    parse_numbers,
 )
 from hpctrain.preflight.checks.firewall import judge_firewall
 from hpctrain.preflight.checks.network import judge_network
@@ -98,8 +99,8 @@ def ports(rows, driver="mlx5_core", rate=None):
             for name, state, speed, layer in rows]  # fmt: skip
 
 
-def rdma(**hosts):
-    return list(judge_rdma(fleet("rdma-ports", hosts)))
+def rdma(environ=None, **hosts):
+    return list(judge_rdma(fleet("rdma-ports", hosts, environ=environ)))
 
 
 def test_the_same_ports_everywhere():
@@ -132,6 +133,34 @@ def test_a_link_that_came_up_slower_fails():
     }  # fmt: skip
 
 
+ROCE = tuple((name, "4: ACTIVE", *rest) for name, _, *rest in captured.ROCE_ONE_DOWN)
+
+
+def test_a_host_with_more_or_faster_ports_is_no_failure():
+    one, two = ports(ROCE[:1]), ports(ROCE)
+    slower = ports(ROCE[:1], rate="25 Gb/sec (1X EDR)")
+    for usual, other in ((one, two), (slower, one), ([], one)):
+        verdicts = rdma(n1=usual, n2=other, n3=usual)
+        found = {verdict.hosts: verdict.status for verdict in verdicts}
+        assert found[("n2",)] == WARN
+        assert FAIL not in found.values()
+    # Of two hosts the slower one is what is wrong.
+    assert {v.hosts: v.status for v in rdma(n1=slower, n2=one)} == {
+        ("n2",): PASS, ("n1",): FAIL,
+    }  # fmt: skip
+
+
+def test_ranks_that_keep_to_tcp_wait_for_no_port_of_a_plain_nic():
+    tcp = {"NCCL_IB_DISABLE": "1"}
+    verdicts = rdma(n1=ports(ROCE), n2=ports(ROCE[:1]), n3=ports(ROCE))
+    assert [v.status for v in verdicts if v.hosts == ("n2",)] == [FAIL]
+    verdicts = rdma(tcp, n1=ports(ROCE), n2=ports(ROCE[:1]), n3=ports(ROCE))
+    assert [v.status for v in verdicts if v.hosts == ("n2",)] == [WARN]
+    azure = ports(captured.AZURE_PORTS)
+    verdicts = rdma(tcp, n1=azure, n2=azure[:1], n3=azure)
+    assert [v.status for v in verdicts if v.hosts == ("n2",)] == [FAIL]  # InfiniBand is lost
+
+
 def test_without_devices_there_is_nothing_to_compare():
     assert statuses(rdma(n1=[], n2=[])) == [(SKIP, ("n1", "n2"))]
     down = ports([captured.ROCE_ONE_DOWN[0]])
@@ -148,7 +177,7 @@ def test_ports_are_read_from_the_kernels_files(tmp_path):
     assert [(port.device, port.number, port.is_up) for port in found] == [
         ("mlx5_0", 1, False), ("mlx5_1", 1, True),
     ]  # fmt: skip
-    assert found[1].kind == "100 Gb/s Ethernet"
+    assert str(found[1].kind) == "100 Gb/s Ethernet"
 
 
 # -- clouds --------------------------------------------------------------------------------------
@@ -167,22 +196,25 @@ def judge_parts(**hosts):
 
 
 def test_versions_of_libfabric_and_its_plugin():
-    assert parse_libfabric_version(captured.FI_INFO_EFA) == (1, 22, 0)
-    assert parse_libfabric_version(captured.FI_INFO_OWN) == (1, 21, 0)
+    assert parse_libfabric_version(captured.FI_INFO_EFA) == "1.22.0amzn5.0"
+    assert parse_libfabric_version(captured.FI_INFO_OWN) == "1.21.0a1"
     assert parse_libfabric_version("") is None
-    assert find_plugin_version(captured.OFI_NCCL_NEW) == (1, 16, 2)
-    assert find_plugin_version(captured.OFI_NCCL_OLD) == (1, 5, 0)
-    assert find_plugin_version(b"\x7fELF") is None
+    assert parse_numbers("1.22.0amzn5.0") == (1, 22, 0)
+    assert parse_plugin_version(captured.OFI_NCCL_NEW) == "1.16.2"
+    assert parse_plugin_version(captured.OFI_NCCL_OLD) == "1.5.0aws"
+    assert parse_plugin_version(b"\x7fELF") is None
 
 
 @pytest.mark.parametrize(
     ("value", "status", "found"),
     [
-        (efa([1, 22, 0], [1, 16, 2]), PASS, "libfabric 1.22.0, aws-ofi-nccl 1.16.2"),
-        (efa([1, 22, 0], [1, 5, 0]), WARN, "aws-ofi-nccl 1.5.0"),
-        (efa([1, 17, 1], [1, 16, 2]), WARN, "libfabric 1.17.1"),
-        (efa([1, 22, 0], None), WARN, "NCCL would use TCP"),
-        (efa(None, None), FAIL, "no libfabric"),
+        (efa("1.22.0amzn5.0", "1.16.2"), PASS, "libfabric 1.22.0amzn5.0, aws-ofi-nccl 1.16.2"),
+        (efa("1.22.0", "1.5.0aws"), WARN, "aws-ofi-nccl 1.5.0aws"),
+        (efa("1.17.1", "1.16.2"), WARN, "libfabric 1.17.1"),
+        (efa("1.22.0", None), WARN, "NCCL would use TCP"),
+        # A container with the library alone: no program and no list tells its version.
+        (efa(None, "1.16.2"), WARN, "libfabric unknown"),
+        (efa(None, None), WARN, "libfabric unknown"),
     ],
 )
 def test_parts_for_efa(value, status, found):
@@ -192,7 +224,7 @@ def test_parts_for_efa(value, status, found):
 
 
 def test_versions_that_differ_between_hosts():
-    new, newer = efa([1, 22, 0], [1, 16, 2]), efa([2, 1, 0], [1, 16, 2])
+    new, newer = efa("1.22.0", "1.16.2"), efa("2.1.0", "1.16.2")
     verdicts = judge_parts(n1=new, n2=new, n3=newer)
     assert statuses(verdicts)[3:] == [(WARN, ("n3",))]
 
@@ -207,9 +239,13 @@ def test_parts_are_looked_for_where_there_is_an_adapter(tmp_path, monkeypatch):
     adapter = Port("rdmap47s0", 1, "4: ACTIVE", "100 Gb/sec (4X EDR)", "Unspecified", "efa")
     monkeypatch.setattr(efa_module, "probe_ports", lambda: [adapter])
     assert EFA_PARTS.look(NodeTask(host="n1")) == {
-        "libfabric": [1, 22, 0], "plugin": str(tmp_path / "libnccl-net.so"),
-        "plugin_version": [1, 16, 2],
+        "libfabric": "1.22.0amzn5.0", "plugin": str(tmp_path / "libnccl-net.so"),
+        "plugin_version": "1.16.2",
     }  # fmt: skip
+    # What the installer has noted down counts first.
+    noted = {"libfabric": "2.1.0amzn1"}
+    monkeypatch.setattr(efa_module, "probe_efa_packages", lambda: noted)
+    assert EFA_PARTS.look(NodeTask(host="n1"))["libfabric"] == "2.1.0amzn1"
 
 
 def test_without_efa_nothing_is_said():
@@ -384,7 +420,8 @@ def test_two_that_meet_are_done_at_once():
     )
     for answer, neighbour in ((first, "b"), (second, "a")):
         assert set(answer["tries"][neighbour].values()) == {OPEN}
-    assert sorted(first["heard"] + second["heard"]) != []
+    # The ports are one machine's: whoever holds one hears both, and itself too.
+    assert set(first["heard"] + second["heard"]) >= {"a", "b"}
 
 
 def test_a_port_that_nobody_listens_on_is_refused_until_the_end(monkeypatch):

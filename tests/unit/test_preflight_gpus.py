@@ -56,6 +56,28 @@ def test_errors_of_the_past_that_were_repaired_are_no_trouble():
     assert (gpu.uncorrected, gpu.troubles) == (0, ())
 
 
+def test_gpus_before_turing_count_memory_errors_by_bits():
+    (gpu,) = parse_nvidia_smi(captured.V100_IDLE)
+    assert (gpu.uncorrected, gpu.troubles) == (0, ())  # those of its past were corrected
+    # Of one with such errors no capture was found: a number of the healthy one is changed.
+    volatile, aggregate, rest = captured.V100_IDLE.partition("        Aggregate")
+    before, double, after = volatile.partition("Double Bit")
+    after = after.replace("Total                     : 0", "Total                     : 4")
+    (gpu,) = parse_nvidia_smi(f"{before}{double}{after}{aggregate}{rest}")
+    assert gpu.uncorrected == 4
+
+
+def test_memory_errors_that_are_not_told_are_not_none():
+    query = captured.V100_IDLE.replace("Double Bit", "In words of another driver")
+    (gpu,) = parse_nvidia_smi(query)
+    assert gpu.uncorrected is None
+    (gpu,) = parse_nvidia_smi(query.replace("Enabled", "Disabled"))
+    assert gpu.uncorrected == 0
+    verdict = only(health(query))
+    assert verdict.status == WARN
+    assert "no count of uncorrected" in verdict.found
+
+
 def test_hardware_that_lowers_the_clocks():
     (gpu,) = parse_nvidia_smi(captured.A10_POWER_BRAKE)
     assert gpu.slowed == ("HW Power Brake Slowdown",)
@@ -139,6 +161,11 @@ def test_a_gpu_for_every_rank():
     assert verdict.found == "2 A100-SXM4-40GB for 2 ranks"
 
 
+HIDDEN = gpu_answer(on_bus=8)
+NO_DRIVER = {**NO_GPU, "on_bus": 8}
+NONE_LET_IN = {**NO_DRIVER, "has_driver": True}
+
+
 @pytest.mark.parametrize(
     ("answer", "ranks", "found", "fix"),
     [
@@ -146,8 +173,7 @@ def test_a_gpu_for_every_rank():
         (gpu_answer(visible="1"), 2, "(CUDA_VISIBLE_DEVICES=1)", "slots=1"),
         (gpu_answer(visible="1,1"), 2, "twice", "name each GPU once"),
         (gpu_answer(visible="0,GPU-b01e"), 2, "names GPU-b01e9f90", "name each GPU once"),
-        (gpu_answer(on_bus=8), 2, "the PCI bus has 8 GPUs, and nvidia-smi 2", "dmesg"),
-        ({**NO_GPU, "on_bus": 8}, 2, "no NVIDIA driver loaded", "modprobe nvidia"),
+        (HIDDEN, 4, "the PCI bus has 8 GPUs, and nvidia-smi 2", "dmesg"),
     ],
 )
 def test_too_few_gpus(answer, ranks, found, fix):
@@ -156,6 +182,39 @@ def test_too_few_gpus(answer, ranks, found, fix):
     assert verdict.status == FAIL
     assert found in verdict.found
     assert fix in verdict.fix
+
+
+def test_a_job_or_container_that_may_use_some_of_the_gpus_is_enough():
+    verdict = only(judge_gpu_count(fleet("gpu-states", {"n1": HIDDEN}, ranks=2)))
+    assert verdict.status == WARN
+    assert verdict.found.startswith("2 A100-SXM4-40GB for 2 ranks; the PCI bus has 8 GPUs")
+    assert "may not see the others" in verdict.found
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [(NO_DRIVER, "no NVIDIA driver loaded"), (NONE_LET_IN, "and nvidia-smi 0: this job")],
+)
+def test_gpus_that_cannot_be_used_fail_a_training_that_wants_them(answer, found):
+    """A laptop under nouveau trains on its CPU; beside hosts with GPUs it would not go together."""
+
+    def judged(device, **others):
+        config = {"train": {"device": device}}
+        values = {"n1": answer, **others}
+        return next(judge_gpu_count(fleet("gpu-states", values, config=config)))
+
+    for verdict, status in (
+        (judged("auto"), WARN), (judged("cuda"), FAIL), (judged("auto", n2=gpu_answer()), FAIL),
+    ):  # fmt: skip
+        assert (verdict.status, verdict.hosts) == (status, ("n1",))
+        assert found in verdict.found
+    assert "compute on the CPU" in judged("auto").found
+
+
+def test_a_program_of_ones_own_may_have_more_ranks_than_gpus():
+    verdict = only(judge_gpu_count(fleet("gpu-states", {"n1": gpu_answer()}, ranks=32)))
+    assert verdict.status == WARN
+    assert "2 GPUs visible for 32 ranks" in verdict.found
 
 
 def test_two_ranks_on_slices_of_one_gpu():
@@ -266,6 +325,9 @@ def test_gpus_that_no_rank_uses_count_for_nothing():
 
 # -- the driver's log ----------------------------------------------------------------------------
 
+# The journal's own way to begin a line, before a captured line of dmesg.
+JOURNAL = captured.JOURNAL_STAMP + captured.DMESG_XID_119.splitlines()[2].partition("] ")[2] + "\n"
+
 
 def xids(log, up_s=0.0):
     value = {"xids": [
@@ -290,6 +352,18 @@ def test_a_gpu_off_the_bus_with_and_without_a_number():
     assert (xid.pci, xid.code, xid.time_s) == ("0000:01:00", 79, 8659.726062)
     (xid,) = parse_xids(captured.DMESG_OFF_THE_BUS)
     assert (xid.pci, xid.code, xid.time_s) == ("0000:b3:00.0", 79, 1843.308145)
+
+
+def test_when_an_error_was_is_known_from_both_logs():
+    (xid,) = parse_xids(captured.DMESG_CALLER)
+    assert (xid.code, xid.time_s) == (31, 130.456250)
+    assert [(x.code, x.time_s) for x in parse_xids(JOURNAL)] == [(119, 5.852476)]
+    (xid,) = parse_xids(captured.JOURNAL_STAMP + captured.DMESG_OFF_THE_BUS.partition("] ")[2])
+    assert (xid.code, xid.time_s) == (79, 5.852476)
+    # A line of the journal that is older than a day fails no host.
+    verdict = only(xids(JOURNAL, up_s=100_000.0))
+    assert verdict.status == WARN
+    assert only(xids(JOURNAL, up_s=50_000.0)).status == FAIL
 
 
 def test_errors_of_the_hardware_fail():
@@ -413,12 +487,27 @@ def test_an_nvidia_smi_that_fails_is_no_answer(driver):
 
 def test_the_log_is_read_from_dmesg_else_from_the_journal(driver):
     driver("dmesg", captured.DMESG_OFF_THE_BUS)
+    driver("journalctl", JOURNAL)
     assert [x["code"] for x in LOG.look(TASK)["xids"]] == [79]
     driver("dmesg", "", 1)
-    driver("journalctl", captured.SYSLOG_XID_79)
-    assert [x["time_s"] for x in LOG.look(TASK)["xids"]] == [8659.726062]
+    assert [(x["code"], x["time_s"]) for x in LOG.look(TASK)["xids"]] == [(119, 5.852476)]
     driver("journalctl", "", 1)
     assert LOG.look(TASK)["xids"] is None
+
+
+def test_a_journal_that_shows_no_entry_of_the_kernel_is_no_answer(driver):
+    driver("dmesg", "", 1)  # kernel.dmesg_restrict
+    driver("journalctl", captured.JOURNAL_NOTHING)
+    assert LOG.look(TASK)["xids"] is None
+    driver("journalctl", captured.JOURNAL_STAMP + "a line of another kind\n")
+    assert LOG.look(TASK)["xids"] == []
+
+
+def test_a_container_that_was_given_no_gpu(driver, monkeypatch):
+    driver("nvidia-smi", "No devices were found\n", 6)
+    assert (GPUS.look(TASK)["has_driver"], GPUS.look(TASK)["gpus"]) == (True, [])
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert (GPUS.look(TASK)["has_driver"], GPUS.look(TASK)["gpus"]) == (False, [])
 
 
 def test_without_a_driver_nothing_is_started(tmp_path, monkeypatch):

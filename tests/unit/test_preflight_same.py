@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+import shutil
+import subprocess
 from dataclasses import replace
 
 import pytest
+from preflight_fleets import stand_in
 from preflight_values import GOOD, with_package
 
 from hpctrain import __version__
@@ -15,14 +18,19 @@ from hpctrain.preflight.checks.nccl_library import judge_nccl_library
 from hpctrain.preflight.checks.paths import PATHS, SHARED, find_file_system, look_at_paths
 from hpctrain.preflight.fleet import Answer, Fleet
 from hpctrain.preflight.machine import machine_as_json
-from hpctrain.preflight.software import find_nccl_files, look_at_software, parse_driver_version
+from hpctrain.preflight.software import (
+    find_nccl_files,
+    look_at_commit,
+    look_at_software,
+    parse_driver_version,
+)
 from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN
 
 MPI = "openmpi5 5.0.11"
 SAME = {check.code: check for check in CHECKS}
 SOFTWARE = {"hpctrain": __version__, "kernel": "6.1.0", "driver": "", "commit": "a" * 40,
-            "changes": "", "nccl_files": {}}  # fmt: skip
+            "changes": "", "git_problem": "", "nccl_files": {}}  # fmt: skip
 
 
 def fleet(probe, values, tasks=None, **facts):
@@ -101,6 +109,58 @@ def test_software_that_differs(code, change, status):
     alike = judge_statuses(SAME[code], of_software(n1=change, n2=change))
     # Shim and launcher speak to each other: hpctrain must be this machine's version as well.
     assert alike == [FAIL] if code == "same-hpctrain" else alike in ([PASS], [SKIP])
+
+
+BLIND = {"git_problem": "git: fatal: detected dubious ownership"}
+CHANGED = {"changes": "12345678"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        # Where git says nothing the commit is compared, and what is changed is not.
+        ({"n1": CHANGED, "n2": BLIND}, [(WARN, "n2"), (PASS, "n1", "n2")]),
+        ({"n1": BLIND, "n2": BLIND}, [(WARN, "n1"), (WARN, "n2"), (PASS, "n1", "n2")]),
+        ({"n1": {}, "n2": {}, "n3": {**BLIND, "commit": "b" * 40}},
+         [(WARN, "n3"), (PASS, "n1", "n2"), (FAIL, "n3")]),
+        # The working directory is not there: 'paths' judges that.
+        ({"n1": {}, "n2": {"commit": "", "git_problem": "/w is not there"}},
+         [(WARN, "n2"), (PASS, "n1")]),
+        ({"n1": {}, "n2": {}, "n3": CHANGED}, [(PASS, "n1", "n2"), (FAIL, "n3")]),
+    ],
+)  # fmt: skip
+def test_where_git_says_nothing_changes_are_not_compared(hosts, expected):
+    verdicts = list(SAME["same-commit"].judge(of_software(**hosts)))
+    assert [(v.status, *v.hosts) for v in verdicts] == expected
+    assert all("not compared: " in v.found for v in verdicts if v.status == WARN)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """Stand in a checkout with one commit."""
+    git = shutil.which("git") or pytest.skip("no git")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.py").write_text("1\n")
+    for words in ("init -q", "add a.py", "-c user.name=a -c user.email=a@b commit -q -m a"):
+        subprocess.run([git, *words.split()], check=True)
+    return tmp_path
+
+
+def test_what_git_shows_as_changed_is_told_from_what_it_cannot_tell(checkout, monkeypatch):
+    task = NodeTask(host="n1", cwd=str(checkout))
+    clean = look_at_commit(task)
+    assert (len(clean["commit"]), clean["changes"], clean["git_problem"]) == (40, "", "")
+    (checkout / "a.py").write_text("2\n")
+    changed = look_at_commit(task)
+    assert (changed["commit"], len(changed["changes"])) == (clean["commit"], 8)
+    elsewhere = look_at_commit(replace(task, cwd="/no/such"))
+    assert (elsewhere["commit"], elsewhere["git_problem"]) == ("", "/no/such is not there")
+    stand_in(checkout, monkeypatch, "git", "", 128)
+    failed = look_at_commit(task)
+    assert (failed["commit"], failed["changes"]) == (clean["commit"], "")
+    assert failed["git_problem"].startswith("git: ")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert look_at_commit(task)["git_problem"] == "git: No such file or directory"
 
 
 def judge_statuses(check, hosts):
@@ -191,6 +251,33 @@ def paths(task=None, **changes):
              "temporary": "", "temporary_folder": "/tmp"}  # fmt: skip
     tasks = {"n1": task or NodeTask(host="n1", config=SAVING)}
     return [v.status for v in PATHS.judge(fleet("paths", {"n1": {**value, **changes}}, tasks))]
+
+
+def test_a_host_that_writes_nothing_may_be_without_a_writable_folder():
+    value = {"folder": "/d", "marked": False, "problem": "Read-only file system", "cwd": True,
+             "file_system": "ext4", "temporary": "", "temporary_folder": "/tmp"}  # fmt: skip
+
+    def judged(config, ranks=(1, 1), **facts):
+        tasks = {
+            host: NodeTask(host=host, config=config, ranks=count)
+            for host, count in zip(("n1", "n2"), ranks, strict=True)
+        }
+        return [
+            v.status
+            for v in PATHS.judge(fleet("paths", dict.fromkeys(tasks, value), tasks, **facts))
+        ]
+
+    assert judged(SAVING) == [FAIL, WARN]
+    assert judged(SAVING, (0, 1)) == [WARN, FAIL]  # rank 0 is on the first that has ranks
+    assert judged(SAVING, paths="launcher") == [WARN, WARN]  # between attempts: rank 0 is there
+    assert judged(SHARDED) == [FAIL, FAIL]
+    assert judged(SHARDED, (1, 0)) == [FAIL, WARN]
+    assert judged(NOT_SAVING) == [WARN, WARN]
+
+
+def test_a_missing_folder_hides_no_other():
+    found = paths(cwd=False, marked=False, problem="x", temporary="No space left on device")
+    assert found == [FAIL, FAIL, FAIL]
 
 
 def test_judging_folders():

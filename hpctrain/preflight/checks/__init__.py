@@ -43,6 +43,7 @@ from hpctrain.preflight.checks.slots import check_slots
 from hpctrain.preflight.checks.ssh import check_ssh
 from hpctrain.preflight.checks.tcpx import TCPX
 from hpctrain.preflight.checks.torch import check_apex, check_torch
+from hpctrain.preflight.checks.used import USED, weigh
 from hpctrain.preflight.checks.way_back import WAY_BACK
 from hpctrain.preflight.checks.xid import XID
 from hpctrain.preflight.fleet import Fleet, on_each_host
@@ -73,10 +74,16 @@ MACHINE = Probe("machine", _look_at_machine, PACKAGES_TIMEOUT_S + MPIRUN_TIMEOUT
 
 
 def _of_machine(code: str, check: Callable[[Machine], Verdict]) -> Check:
+    def judge_host(task: NodeTask, value: Any) -> Verdict:
+        machine = machine_from_json(value)
+        verdict = check(machine)
+        if code not in USED:
+            return verdict
+        is_missing = "error" in machine.packages.get(code, {"error": ""})
+        return weigh(verdict, task, is_missing=is_missing)
+
     def judge(fleet: Fleet) -> Iterator[Verdict]:
-        yield from on_each_host(code, "machine", lambda _, value: check(machine_from_json(value)))(
-            fleet
-        )
+        yield from on_each_host(code, "machine", judge_host)(fleet)
 
     return Check(code, judge, (MACHINE,))
 

@@ -6,77 +6,62 @@ nothing has to be set by hand. Without the plugin NCCL uses TCP and says nothing
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from hpctrain.executor import Command, LocalExecutor
+from hpctrain.executor import Command, Executor, LocalExecutor
 from hpctrain.preflight.check import Check, Probe
 from hpctrain.preflight.checks.rdma import RDMA_PORTS, probe_ports, read_ports
 from hpctrain.preflight.fleet import Fleet, differing, not_asked
 from hpctrain.preflight.task import NodeTask
-from hpctrain.preflight.verdict import FAIL, PASS, WARN, Verdict
+from hpctrain.preflight.verdict import PASS, WARN, Verdict
+from hpctrain.probe_fabric import find_ofi_plugin, probe_efa_packages
 
 CODE = "efa"
 LIBFABRIC, PLUGIN = (1, 18), (1, 7)
 _FI_INFO = ("/opt/amazon/efa/bin/fi_info", "fi_info")
-# Where AWS's installer, its images and its containers put the plugin.
-_PLUGINS = (
-    "/opt/amazon/ofi-nccl/lib*/libnccl-net*.so", "/opt/amazon/ofi-nccl/lib/*/libnccl-net*.so",
-    "/opt/aws-ofi-nccl/lib*/libnccl-net*.so", "/usr/local/lib/libnccl-net*.so",
-)  # fmt: skip
 _INSTALL = (
     "curl -O https://efa-installer.amazonaws.com/aws-efa-installer-latest.tar.gz, then "
     "./efa_installer.sh -y on each host, or the same in the image"
 )
 
 
-def parse_libfabric_version(text: str) -> tuple[int, ...] | None:
+def parse_libfabric_version(text: str) -> str | None:
     """Return the version that ``fi_info --version`` prints; None where it prints none.
 
     >>> parse_libfabric_version("fi_info: 1.21.0a1\\nlibfabric: 1.21.0a1\\nlibfabric api: 1.20\\n")
-    (1, 21, 0)
+    '1.21.0a1'
     """
-    match = re.search(r"^libfabric: (\d+)\.(\d+)\.(\d+)", text, re.MULTILINE)
-    return tuple(int(part) for part in match.groups()) if match else None
+    match = re.search(r"^libfabric: (\d\S*)", text, re.MULTILINE)
+    return match[1] if match else None
 
 
-def find_plugin_version(text: bytes) -> tuple[int, ...] | None:
-    """Return the version in the words that the plugin prints when NCCL loads it.
+def parse_numbers(version: str) -> tuple[int, ...]:
+    """Return a version's numbers, without what its maker has put behind them.
 
-    >>> find_plugin_version(b"NET/OFI Initializing aws-ofi-nccl 1.16.2")
-    (1, 16, 2)
+    >>> parse_numbers("1.22.0amzn5.0"), parse_numbers("1.7.3-aws")
+    ((1, 22, 0), (1, 7, 3))
     """
-    match = re.search(rb"aws-ofi-nccl (\d+)\.(\d+)\.(\d+)", text)
-    return tuple(int(part) for part in match.groups()) if match else None
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
 def _look(task: NodeTask) -> dict[str, Any] | None:
     if not any(port.driver == "efa" for port in probe_ports()):
         return None
-    answer: dict[str, Any] = {"libfabric": None, "plugin": "", "plugin_version": None}
+    plugin, version = find_ofi_plugin(os.environ.get("LD_LIBRARY_PATH", ""))
+    libfabric = probe_efa_packages().get("libfabric") or _ask_fi_info(LocalExecutor())
+    return {"libfabric": libfabric, "plugin": plugin, "plugin_version": version}
+
+
+def _ask_fi_info(executor: Executor) -> str | None:
     for program in _FI_INFO:
-        done = LocalExecutor().run(Command((program, "--version")), timeout_s=10.0)
+        done = executor.run(Command((program, "--version")), timeout_s=10.0)
         if done.ok and (version := parse_libfabric_version(done.stdout)):
-            answer["libfabric"] = list(version)
-            break
-    for path in _plugin_paths(os.environ.get("LD_LIBRARY_PATH", "")):
-        answer["plugin"] = str(path)
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            version = find_plugin_version(text)
-        answer["plugin_version"] = list(version) if version else None
-        break
-    return answer
-
-
-def _plugin_paths(library_path: str) -> Iterator[Path]:
-    for folder in filter(None, library_path.split(os.pathsep)):
-        yield from sorted(Path(folder).glob("libnccl-net*.so"))
-    for pattern in _PLUGINS:
-        yield from sorted(Path("/").glob(pattern.lstrip("/")))
+            return version
+    return None
 
 
 EFA_PARTS = Probe("efa-parts", _look, 30.0)
@@ -105,21 +90,20 @@ def judge_efa(fleet: Fleet) -> Iterator[Verdict]:
 
 def _judge_host(host: str, value: dict[str, Any]) -> Verdict:
     libfabric, plugin = value["libfabric"], value["plugin_version"]
-    found = f"libfabric {_dotted(libfabric)}, aws-ofi-nccl {_dotted(plugin)}"
-    if libfabric is None:
-        return Verdict(CODE, FAIL, "EFA adapters, and no libfabric", _INSTALL, "", (host,))
+    found = f"libfabric {libfabric or 'unknown'}, aws-ofi-nccl {plugin or 'unknown'}"
     if not value["plugin"]:
         found = f"{found}: NCCL would use TCP, 4 to 8 times slower, and not say so"
         return Verdict(CODE, WARN, found, _INSTALL, "aws-ofi-nccl's libnccl-net.so", (host,))
-    old = tuple(libfabric) < LIBFABRIC or (plugin is not None and tuple(plugin) < PLUGIN)
-    if old or plugin is None:
+    # Containers often have the library alone, without a program that tells its version.
+    known = libfabric is not None and plugin is not None
+    if not known or parse_numbers(libfabric) < LIBFABRIC or parse_numbers(plugin) < PLUGIN:
         expected = f"libfabric {_dotted(LIBFABRIC)}, aws-ofi-nccl {_dotted(PLUGIN)} or newer"
         return Verdict(CODE, WARN, f"{found} ({value['plugin']})", _INSTALL, expected, (host,))
     return Verdict(CODE, PASS, found, hosts=(host,))
 
 
-def _dotted(version: Any) -> str:
-    return ".".join(str(part) for part in version) if version else "unknown"
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)
 
 
 EFA = Check(CODE, judge_efa, (RDMA_PORTS, EFA_PARTS))

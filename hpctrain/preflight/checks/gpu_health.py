@@ -39,7 +39,10 @@ def _judge(task: NodeTask, known: HostGpus, fleet: Fleet) -> Iterator[Verdict]:
 def _judge_gpu(number: int, gpu: GpuState) -> Iterator[Verdict]:
     who = f"GPU {number} ({gpu.bus_id})"
     reset = f"nvidia-smi -i {number} -r when nothing runs on it, else take the host out"
-    if gpu.uncorrected:
+    if gpu.uncorrected is None:
+        found = f"{who}: ECC is on, and nvidia-smi tells no count of uncorrected memory errors"
+        yield Verdict(CODE, WARN, found, f"nvidia-smi -q -i {number} -d ECC")
+    elif gpu.uncorrected:
         found = f"{who}: {gpu.uncorrected} uncorrected memory errors since the driver was loaded"
         yield Verdict(CODE, FAIL, found, reset, "0")
     for trouble in gpu.troubles:

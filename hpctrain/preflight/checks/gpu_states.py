@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from hpctrain.preflight.verdict import Verdict
 
 # Without the persistence daemon a driver wakes each GPU first: 8 of them take some seconds.
 NVIDIA_SMI_TIMEOUT_S = 40.0
+NOT_FOUND, NO_DEVICES = 127, "No devices were found"  # the latter with exit code 6
 DRIVER = Path("/proc/driver/nvidia/version")
 _PCI = Path("/sys/bus/pci/devices")
 _NVIDIA, _DISPLAY_OR_3D = "0x10de", ("0x0300", "0x0302")
@@ -26,7 +27,7 @@ _NVIDIA, _DISPLAY_OR_3D = "0x10de", ("0x0300", "0x0302")
 class HostGpus(NamedTuple):
     """Args:
     on_bus: NVIDIA GPUs that the PCI bus has.
-    has_driver: whether the driver is loaded; without it nothing else is known.
+    has_driver: whether the driver is loaded and nvidia-smi there; else nothing more is known.
     visible: ``CUDA_VISIBLE_DEVICES`` as ranks get it; None where it is not set.
     """
 
@@ -58,7 +59,9 @@ def _look(task: NodeTask) -> dict[str, Any]:
     if answer["has_driver"]:
         executor = LocalExecutor()
         done = executor.run(Command(("nvidia-smi", "-q")), timeout_s=NVIDIA_SMI_TIMEOUT_S)
-        if not done.ok:
+        if done.returncode == NOT_FOUND:  # a container that was given no GPU
+            return {**answer, "has_driver": False}
+        if not done.ok and NO_DEVICES not in done.stdout:
             raise ProbeError(f"nvidia-smi -q: exit code {done.returncode}: {done.last_words}")
         listed = executor.run(Command(("nvidia-smi", "-L")), timeout_s=NVIDIA_SMI_TIMEOUT_S)
         answer["gpus"] = [asdict(gpu) for gpu in parse_nvidia_smi(done.stdout, listed.stdout)]
@@ -112,10 +115,7 @@ def of_gpus(
                 yield not_asked(code, host, answer.error)
                 continue
             for verdict in judge(task, host_gpus(answer.value), fleet):
-                yield Verdict(
-                    verdict.code, verdict.status, verdict.found, verdict.fix, verdict.expected,
-                    (host,),
-                )  # fmt: skip
+                yield replace(verdict, hosts=(host,))
 
     return check
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from hpctrain.executor import run_on_all
 from hpctrain.preflight.check import Check, Probe
 from hpctrain.preflight.fleet import Fleet, differing, not_asked
+from hpctrain.preflight.meetings import choose_address
 from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 
@@ -34,7 +34,7 @@ def look_at_mtu(task: NodeTask) -> list[dict[str, Any]]:
 
 
 def _look_at_path(name: str, task: NodeTask) -> dict[str, Any]:
-    address = _address_of(name, task)
+    address = find_address(name, task)
     if address is None:
         return {"to": name, "error": "has no address here"}
     try:
@@ -102,18 +102,15 @@ def _outgoing(address: str) -> tuple[str, int, int]:
     return "", path_mtu, path_mtu
 
 
-def _address_of(name: str, task: NodeTask) -> str | None:
-    """Return a host's address: in the chosen network where it has one there."""
-    known = list(task.hosts.get(name, ()))
-    if not known:
-        with contextlib.suppress(OSError):
-            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-            known = [str(entry[4][0]) for entry in found]
-    if task.subnet:
-        network = ipaddress.ip_network(task.subnet)
-        inside = [a for a in known if ipaddress.ip_address(a.partition("%")[0]) in network]
-        known = inside or known
-    return known[0] if known else None
+def find_address(name: str, task: NodeTask) -> str | None:
+    """Return where a host is tried: as for a firewall, and where only its name is left, by that."""
+    known = choose_address(task.hosts.get(name, ()), task.subnet, task.launcher)
+    if known:
+        return known
+    with contextlib.suppress(OSError):
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        return choose_address([str(entry[4][0]) for entry in found], task.subnet, ())
+    return None
 
 
 def judge_mtu(fleet: Fleet) -> Iterator[Verdict]:
@@ -161,10 +158,10 @@ def _judge_paths(host: str, paths: list[Mapping[str, Any]]) -> Verdict:
     silent = [p["to"] for p in paths if p["small"] == SILENCE]
     if silent:
         found = (
-            f"interface MTU {paths[0]['mtu']}; the path was not tested: {', '.join(silent)} do not "
-            "answer UDP (a firewall?)"
+            f"interface MTU {paths[0]['mtu']}; the way to {', '.join(silent)} was not tested: no "
+            "answer by UDP (a firewall?)"
         )
-        return Verdict(CODE, PASS, found, hosts=(host,))
+        return Verdict(CODE, SKIP, found, hosts=(host,))
     found = f"packets of {paths[0]['mtu']} bytes arrive whole at the next two hosts of the ring"
     return Verdict(CODE, PASS, found, hosts=(host,))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hpctrain.preflight.check import Check, Probe
-from hpctrain.preflight.fleet import Fleet, not_asked, on_each_host
+from hpctrain.preflight.fleet import Fleet, not_asked
 from hpctrain.preflight.markers import group_by_sight
 from hpctrain.preflight.show import name_hosts
 from hpctrain.preflight.task import NodeTask
@@ -68,23 +69,45 @@ def find_file_system(mounts: str, folder: str) -> str:
 LOOK_AT_PATHS = Probe(CODE, look_at_paths)
 
 
-def _judge_host(task: NodeTask, value: Mapping[str, Any]) -> Verdict:
+def judge_paths(fleet: Fleet) -> Iterator[Verdict]:
+    """Say of each host which of the folders that a run needs are not there, or not writable."""
+    for host, answer in fleet.answers.get(CODE, {}).items():
+        if answer.error:
+            yield not_asked(CODE, host, answer.error)
+            continue
+        value = answer.value
+        problems = list(_find_problems(fleet.tasks[host], value, saves_there(fleet, host)))
+        yield from (replace(problem, hosts=(host,)) for problem in problems)
+        if not problems:
+            found = f"{value['folder']} can be written ({value['file_system']})"
+            yield Verdict(CODE, PASS, f"{found}, and so can temporary files", hosts=(host,))
+
+
+def _find_problems(task: NodeTask, value: Mapping[str, Any], saves: bool) -> Iterator[Verdict]:
     if value["temporary"]:
         folder = value["temporary_folder"]
         found = f"no temporary file can be written to {folder}: {value['temporary']}"
-        return Verdict(CODE, FAIL, found, f"df {folder}; or set TMPDIR", "MPI needs one")
+        yield Verdict(CODE, FAIL, found, f"df {folder}; or set TMPDIR", "MPI needs one")
     if not value["cwd"]:
         found = f"{task.cwd} is not there: ranks would start in the home folder"
         fix = f"mkdir -p {task.cwd}, or bring the code there: hpctrain run --sync"
         status = FAIL if task.program or _is_relative(task) else WARN
-        return Verdict(CODE, status, found, fix, "the launcher's working directory")
+        yield Verdict(CODE, status, found, fix, "the launcher's working directory")
     if not value["marked"]:
         found = f"{value['folder']} cannot be written: {value['problem']}"
-        status = FAIL if _saves(task) else WARN
         fix = f"ls -ld {value['folder']}; or choose another --runs-dir"
-        return Verdict(CODE, status, found, fix, f"room for {task.run_path}")
-    found = f"{value['folder']} can be written ({value['file_system']}), and so can temporary files"
-    return Verdict(CODE, PASS, found)
+        yield Verdict(CODE, FAIL if saves else WARN, found, fix, f"room for {task.run_path}")
+
+
+def saves_there(fleet: Fleet, host: str) -> bool:
+    """Whether a host writes checkpoints: rank 0's does; of a sharded optimizer each one that has
+    ranks."""
+    task = fleet.tasks[host]
+    if not _saves(task):
+        return False
+    # Between attempts the launching machine is not asked, and may be the one that has rank 0.
+    first = fleet.facts.get(CODE) or next((h for h, t in fleet.tasks.items() if t.ranks), host)
+    return host == first or (task.config["optim"]["sharded"] and task.ranks > 0)
 
 
 def _saves(task: NodeTask) -> bool:
@@ -134,5 +157,5 @@ def judge_shared(fleet: Fleet) -> Iterator[Verdict]:
         yield Verdict(SHARED_CODE, WARN, found, fix, "", hosts)
 
 
-PATHS = Check(CODE, on_each_host(CODE, CODE, _judge_host), (LOOK_AT_PATHS,))
+PATHS = Check(CODE, judge_paths, (LOOK_AT_PATHS,))
 SHARED = Check(SHARED_CODE, judge_shared, (LOOK_AT_PATHS,), needs_hosts=True)

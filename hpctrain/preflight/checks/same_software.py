@@ -43,6 +43,30 @@ def judge_item(item: Item, probe: str, fleet: Fleet) -> Iterator[Verdict]:
             yield not_asked(item.code, host, answer.error)
         else:
             values[host] = item.read(answer.value)
+    yield from _compare(item, values, fleet)
+
+
+def judge_commit(item: Item, probe: str, fleet: Fleet) -> Iterator[Verdict]:
+    """Compare commits and changes; where git says nothing of changes, the commit alone."""
+    answers = fleet.answers_of(probe)
+    blind = {host: each["git_problem"] for host, each in answers.items() if each["git_problem"]}
+    values = {host: item.read(each) for host, each in answers.items() if host not in blind}
+    for host, answer in fleet.answers.get(probe, {}).items():
+        if answer.error:
+            yield not_asked(item.code, host, answer.error)
+        elif host in blind:
+            what = "changes" if answers[host]["commit"] else "the commit"
+            found = f"{what} not compared: {blind[host]}"
+            yield Verdict(item.code, WARN, found, "git status there", hosts=(host,))
+    alike = {answers[host]["commit"]: value for host, value in reversed(values.items())}
+    for host in blind:
+        if commit := answers[host]["commit"]:
+            values[host] = alike.get(commit, item.read(answers[host]))
+    yield from _compare(item, values, fleet)
+
+
+def _compare(item: Item, values: Mapping[str, str], fleet: Fleet) -> Iterator[Verdict]:
+    """Compare what each host has."""
     groups = differing(values)
     if not groups:
         return
@@ -135,7 +159,8 @@ def make_checks(machine: Probe) -> tuple[Check, ...]:
 
     def check(name: str, item: Item) -> Check:
         def judge(fleet: Fleet) -> Iterator[Verdict]:
-            yield from judge_item(item, name, fleet)
+            compare = judge_commit if item.code == "same-commit" else judge_item
+            yield from compare(item, name, fleet)
 
         return Check(item.code, judge, (probes[name],), needs_hosts=True)
 

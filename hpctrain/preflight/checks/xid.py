@@ -37,13 +37,17 @@ HARDWARE = {
 }  # fmt: skip
 # Of a program: bad addresses, illegal instructions, what follows when one is killed.
 OF_PROGRAMS = frozenset({8, 13, 31, 32, 43, 45, 68, 69, 109, 137})
+# Seconds since the start, as dmesg has them, and journalctl with the host behind; a kernel may put
+# the caller there (CONFIG_PRINTK_CALLER).
+_STAMP = r"\[ *(?P<time_s>\d+\.\d+)\] (?:\S+ kernel: )?(?:\[ *[CT]\d+\] )?"
 _XID = re.compile(
-    r"(?:\[ *(?P<time_s>\d+\.\d+)\] )?NVRM: Xid \((?:PCI:)?(?P<pci>[0-9A-Fa-f:.]+)[^)]*\): "
+    rf"(?:{_STAMP})?NVRM: Xid \((?:PCI:)?(?P<pci>[0-9A-Fa-f:.]+)[^)]*\): "
     r"(?P<code>\d+),? ?(?P<text>.*)"
 )
+_ENTRY = re.compile(r"^\[ *\d+\.\d+\] ", re.MULTILINE)
 # Some drivers tell it so, without a number and in three lines.
 _OFF_THE_BUS = re.compile(
-    r"(?:\[ *(?P<time_s>\d+\.\d+)\] )?NVRM: The NVIDIA GPU (?P<pci>[0-9A-Fa-f:.]+)\n.*\n"
+    rf"(?:{_STAMP})?NVRM: The NVIDIA GPU (?P<pci>[0-9A-Fa-f:.]+)\n.*\n"
     r".*fallen off the bus"
 )
 
@@ -81,7 +85,8 @@ def _look(task: NodeTask) -> dict[str, Any] | None:
     commands = (("dmesg",), ("journalctl", "-k", "-b", "--no-pager", "-o", "short-monotonic"))
     for argv in commands:
         done = executor.run(Command(argv), timeout_s=LOG_TIMEOUT_S)
-        if done.ok and done.stdout.strip():
+        # To a user who may not see the kernel's, journalctl shows an own journal without entries.
+        if done.ok and _ENTRY.search(done.stdout):
             return {"xids": [asdict(xid) for xid in parse_xids(done.stdout)], "up_s": _up_s()}
     return {"xids": None, "up_s": 0.0}
 
@@ -103,7 +108,7 @@ def judge_xids(fleet: Fleet) -> Iterator[Verdict]:
             yield not_asked(CODE, host, answer.error)
         elif answer.value["xids"] is None:
             fix = "sudo dmesg | grep Xid; or: sudo sysctl kernel.dmesg_restrict=0"
-            yield Verdict(CODE, SKIP, "this user may not read the kernel log", fix, "", (host,))
+            yield Verdict(CODE, SKIP, "this user sees no entry of the kernel log", fix, "", (host,))
         else:
             xids = [Xid(**each) for each in answer.value["xids"]]
             yield from _judge_host(host, xids, answer.value["up_s"])
