@@ -12,7 +12,7 @@ import ctypes
 import functools
 import json
 import os
-import select
+import selectors
 import signal
 import subprocess
 import threading
@@ -262,15 +262,14 @@ def run_forked(works: Mapping[str, tuple[Callable[[], object], float]]) -> dict[
     """
     started_s = time.monotonic()
     running = {name: _fork(work) for name, (work, _) in works.items()}
+    texts = _read_all(
+        {reader: (pid, started_s + works[name][1]) for name, (pid, reader) in running.items()}
+    )
     answers: dict[str, Forked] = {}
     for name, (pid, reader) in running.items():
-        limit_s = works[name][1]
-        text = _read_until(reader, started_s + limit_s)
-        os.close(reader)
+        text = texts[reader]
         if text is None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-            answers[name] = Forked(error=f"no answer within {limit_s:g} s")
+            answers[name] = Forked(error=f"no answer within {works[name][1]:g} s")
             with suppress(ChildProcessError):  # in an uninterruptible call it will not end yet
                 os.waitpid(pid, os.WNOHANG)
             continue
@@ -300,15 +299,40 @@ def _fork(work: Callable[[], object]) -> tuple[int, int]:
         os._exit(0)
 
 
-def _read_until(reader: int, deadline_s: float) -> str | None:
-    """Return all that a pipe gives until it is closed, None where that takes too long."""
-    parts = []
-    while select.select([reader], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
-        part = os.read(reader, 1 << 16)
-        if not part:
-            return b"".join(parts).decode("utf-8", "replace")
-        parts.append(part)
-    return None
+def _read_all(writers: Mapping[int, tuple[int, float]]) -> dict[int, str | None]:
+    """Return all that each pipe gives until it is closed, None where that takes too long.
+
+    All are read at once, for whoever writes into a full pipe waits; then they are closed.
+
+    Args:
+        writers: pipe → the process that writes into it, which is killed when its time is over,
+            by time.monotonic().
+    """
+    parts: dict[int, list[bytes]] = {reader: [] for reader in writers}
+    texts: dict[int, str | None] = {}
+    with selectors.DefaultSelector() as selector:
+        for reader in writers:
+            selector.register(reader, selectors.EVENT_READ)
+
+        def close(reader: int, text: str | None) -> None:
+            selector.unregister(reader)
+            os.close(reader)
+            texts[reader] = text
+
+        while left := [reader for reader in writers if reader not in texts]:
+            next_s = min(writers[reader][1] for reader in left)
+            for key, _ in selector.select(max(0.0, next_s - time.monotonic())):
+                part = os.read(key.fd, 1 << 16)
+                parts[key.fd].append(part)
+                if not part:
+                    close(key.fd, b"".join(parts[key.fd]).decode("utf-8", "replace"))
+            for reader in left:
+                pid, ends_by_s = writers[reader]
+                if reader not in texts and time.monotonic() >= ends_by_s:
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.killpg(pid, signal.SIGKILL)
+                    close(reader, None)
+    return texts
 
 
 def _read_forked(text: str, code: int) -> Forked:

@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hpctrain.config import Config
 from hpctrain.errors import BenchError
 from hpctrain.executor import Command, LocalExecutor
 from hpctrain.hosts import Host, render_hostfile
@@ -67,6 +68,19 @@ class Trial:
     def hostfile(self) -> Path:
         """Where :func:`run_trial` writes the hosts; beside it ``ssh_config`` is found."""
         return self.runs_dir / "hosts" / self.name / "hostfile"
+
+
+def config_for_trial(config: Config) -> Config:
+    """Return a run's configuration for a short launch of the same ranks.
+
+    Hosts and ranks are the trial's own; what is about hosts that fail, and about proving first,
+    would only be in its way.
+    """
+    launch = replace(
+        config.launch, np=None, hosts=None, spares=0, min_np=None, max_restarts=0,
+        require_transport="none",
+    )  # fmt: skip
+    return replace(config, launch=launch)
 
 
 def plan_trial(trial: Trial) -> Command:

@@ -16,6 +16,8 @@ from hpctrain.cli.launch_options import (
     host_options,
     np_option,
     oversubscribe_option,
+    runs_dir_option,
+    set_option_of,
 )
 
 PLAIN_INTERVAL_S = 5.0
@@ -75,19 +77,10 @@ Exit codes: 0 done; 1 an element was wrong, or a launch failed; 2 usage; 130 Ctr
     show_default=True,
     help="Where horovod's and torch's messages lie; mpi4py's are always on the host.",
 )
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
-    help="A setting of the launch, e.g. launch.subnet=10.0.0.0/24. Repeatable.",
-)  # fmt: skip
+@set_option_of("A setting of the launch, e.g. launch.subnet=10.0.0.0/24.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep all values here, as JSON.")
 @click.option("--name", help="The run's name. Default: allreduce and the time.")
-@click.option(
-    "--runs-dir",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Where the run's directory is made.",
-)
+@runs_dir_option
 @oversubscribe_option
 @click.option("--dry-run", is_flag=True, help="Print what would run; touch no host.")
 @click.option("--json", "as_json", is_flag=True, help="Print the values as JSON.")

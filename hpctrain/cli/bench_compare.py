@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from hpctrain.cli.launch_options import json_option
+
 if TYPE_CHECKING:
     from hpctrain.bench.report.compare import Comparison
 
@@ -50,7 +52,7 @@ it, or cannot be judged (not measured in B, unfinished, under three repeats); 2 
     is_flag=True,
     help="Compare also what was measured on other hardware, or with another model or settings.",
 )
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 def command(a: Path, b: Path, fail_below: float | None, anyway: bool, as_json: bool) -> int:
     """Compare measurement B with A, case by case, against what their repeats differ by.
 

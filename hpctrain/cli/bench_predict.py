@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpctrain.cli.hardware_options import complete_gpu, complete_instance
+from hpctrain.cli.launch_options import config_option, json_option, set_option
 from hpctrain.train.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -50,12 +51,8 @@ Examples:
 @click.option(
     "--model", type=click.Choice(list(PRESETS)), help="A preset's size.  [default: xlarge]"
 )
-@click.option(
-    "--config", "config_name", metavar="FILE.toml", help="A configuration file, or a recipe."
-)
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one of its settings."
-)
+@config_option
+@set_option
 @click.option(
     "--gpu", metavar="NAME", shell_complete=complete_gpu, help="Default: the instance's, or a100."
 )
@@ -71,7 +68,7 @@ Examples:
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Draw it: .svg, .png, .pdf."
 )
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 def command(
     nodes: str,
     gpus_per_node: int | None,

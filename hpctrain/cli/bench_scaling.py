@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 from pathlib import Path
@@ -14,12 +13,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from hpctrain.cli.launch_options import (
-    complete_file,
     config_option,
+    finite,
     host_options,
     oversubscribe_option,
     probe_option,
+    program_argument,
     set_option,
+    usd_per_hour_option,
 )
 
 
@@ -38,12 +39,6 @@ def _complete_bench(
 ) -> list[CompletionItem]:
     found = sorted(Path("benches").glob(f"{incomplete}*/bench.json"))
     return [CompletionItem(path.parent.name) for path in found]
-
-
-def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"no number, got {value}; expected a finite one.", ctx, param)
-    return value
 
 
 @click.command(
@@ -125,12 +120,7 @@ Exit codes: 0 done; 1 a trial failed, or a result is implausible; 2 usage; 130 C
     help="What finds a rate of all ranks together (higher is better) in COMMAND's output, in one "
     "group.",
 )
-@click.option(
-    "--usd-per-hour",
-    type=click.FloatRange(min=0),
-    callback=_finite,
-    help="What all hosts together cost. Default: a cloud cluster's list price.",
-)
+@usd_per_hour_option
 @click.option(
     "--allreduce/--no-allreduce",
     default=True,
@@ -141,7 +131,7 @@ Exit codes: 0 done; 1 a trial failed, or a result is implausible; 2 usage; 130 C
     "--timeout",
     "timeout_s",
     type=click.FloatRange(min=1),
-    callback=_finite,
+    callback=finite,
     default=1800.0,
     show_default=True,
     help="A trial that takes longer is an error (s).",
@@ -151,13 +141,7 @@ Exit codes: 0 done; 1 a trial failed, or a result is implausible; 2 usage; 130 C
 @click.option(
     "--json", "as_json", is_flag=True, help="The report, or the plan with --dry-run, as JSON."
 )
-@click.argument(
-    "program",
-    metavar="[COMMAND]...",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    shell_complete=complete_file,
-)
+@program_argument
 def command(*, dry_run: bool, as_json: bool, **given: Any) -> None:
     """Measure how a training scales: the trainer, or COMMAND, at each size, and a report.
 

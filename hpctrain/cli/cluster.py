@@ -13,12 +13,12 @@ from hpctrain.cli.cluster_options import (
     complete_cluster_name,
     complete_fault,
     complete_node,
-    json_option,
     name_option,
     request_from,
     request_options,
     yes_option,
 )
+from hpctrain.cli.launch_options import json_option
 
 if TYPE_CHECKING:
     from hpctrain.clusters.cluster_dir import ClusterDirectory

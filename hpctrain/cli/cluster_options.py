@@ -57,7 +57,6 @@ def name_option(default: str | None = "lab") -> Callable[[Any], Any]:
     )
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hpctrain.cli.launch_options import config_option, host_options, set_option
+from hpctrain.cli.launch_options import config_option, host_options, json_option, set_option
 
 
 @click.command(
@@ -25,7 +25,7 @@ Exit codes: 0 shown, whatever was found; 1 a host did not answer; 2 usage.
 @host_options
 @config_option
 @set_option
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def command(
     hosts: Path | None,
     cluster: str | None,
@@ -46,6 +46,10 @@ def command(
     from hpctrain.variables import show
     from hpctrain.variables.gather import explain_hosts
 
+    if cluster is not None:
+        from hpctrain.clusters.from_outside import refuse_outside
+
+        refuse_outside(cluster, os.environ, "ask")
     asked = Asked(
         hosts_file=hosts,
         host_list=host_list,

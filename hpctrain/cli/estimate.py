@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from hpctrain.cli.hardware_options import complete_gpu, complete_instance
+from hpctrain.cli.launch_options import config_option, set_option
 
 if TYPE_CHECKING:
     from hpctrain.estimate.asked import Asked
@@ -44,19 +45,8 @@ what is uncertain says "holds only if", with the odds; --json has then certain: 
     shell_complete=_complete_model,
     help="tiny, small, medium, large or xlarge. Or give --config.",
 )
-@click.option(
-    "--config",
-    "config_name",
-    metavar="FILE.toml",
-    help="Configuration file or recipe, in place of --model.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override one setting, e.g. optim.sharded=true. Repeatable.",
-)
+@config_option
+@set_option
 @click.option("--tokens", metavar="N", help="Tokens to train on: 100B, 1.3T. Default: the file's.")
 @click.option(
     "--precision",

@@ -1,7 +1,8 @@
-"""Options that every command with ranks has, worded once: where they run, and how configured."""
+"""Options that several commands have, worded once: where ranks run, how they are configured."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ def complete_file(
     return [CompletionItem(incomplete, type="file")]
 
 
+def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuse "inf" and "nan", which click takes for numbers."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"no number, got {value}; expected a finite one.", ctx, param)
+    return value
+
+
 np_option = click.option(
     "--np", "-np", "-n", "np", type=click.IntRange(min=1), help="Ranks. Default: all slots."
 )
@@ -52,14 +60,21 @@ config_option = click.option(
     shell_complete=complete_config,
     help="Configuration file, or the name of a recipe that comes with hpctrain.",
 )
-set_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=complete_set,
-    help="Override one setting, e.g. train.steps=100. Repeatable.",
-)
+
+
+def set_option_of(what: str) -> Callable[..., Any]:
+    """Return --set, for a command that takes only some of the settings."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        shell_complete=complete_set,
+        help=f"{what} Repeatable.",
+    )
+
+
+set_option = set_option_of("Override one setting, e.g. train.steps=100.")
 oversubscribe_option = click.option(
     "--oversubscribe", is_flag=True, help="Allow more ranks than slots."
 )
@@ -71,6 +86,33 @@ exclude_file_option = click.option(
 )
 probe_option = click.option(
     "--probe", is_flag=True, help="Ask the hosts for their facts first, and keep them."
+)
+runs_dir_option = click.option(
+    "--runs-dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where run directories are.",
+)
+spares_option = click.option(
+    "--spares",
+    metavar="N|LIST",
+    help="Hosts that take no rank until others fail: the last N, or their names.",
+)
+usd_per_hour_option = click.option(
+    "--usd-per-hour",
+    type=click.FloatRange(min=0),
+    callback=finite,
+    metavar="USD",
+    help="What all hosts together cost an hour. Default: a cloud's list price.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+program_argument = click.argument(
+    "program",
+    metavar="[COMMAND]...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=complete_file,
 )
 
 

@@ -11,13 +11,17 @@ import click
 from click.shell_completion import CompletionItem
 
 from hpctrain.cli.launch_options import (
-    complete_file,
     config_option,
     exclude_file_option,
     host_options,
+    json_option,
     np_option,
     oversubscribe_option,
+    program_argument,
+    runs_dir_option,
     set_option,
+    spares_option,
+    usd_per_hour_option,
 )
 
 
@@ -54,6 +58,8 @@ Exit codes: 0 nothing failed; 1 a check failed; 2 usage; 130 Ctrl-C, 143 SIGTERM
 @config_option
 @set_option
 @oversubscribe_option
+@spares_option
+@runs_dir_option
 @click.option(
     "--level",
     type=click.Choice(["quick", "full"]),
@@ -71,23 +77,13 @@ Exit codes: 0 nothing failed; 1 a check failed; 2 usage; 130 Ctrl-C, 143 SIGTERM
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write hosts-passed and hosts-failed there; run --exclude-file takes the latter.",
+    help="Write hosts-passed and hosts-failed there; run --exclude-file takes the latter. "
+    "Default: below --runs-dir, where some hosts have failed.",
 )
-@click.option(
-    "--usd-per-hour",
-    type=click.FloatRange(min=0),
-    metavar="USD",
-    help="What all hosts together cost an hour, to say what a failure would have cost.",
-)
+@usd_per_hour_option
 @click.option("--dry-run", is_flag=True, help="Print which checks would run where; ask no host.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.argument(
-    "program",
-    metavar="[COMMAND]...",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    shell_complete=complete_file,
-)
+@json_option
+@program_argument
 def command(
     np: int | None,
     hosts: Path | None,
@@ -97,6 +93,8 @@ def command(
     config_name: str | None,
     overrides: tuple[str, ...],
     oversubscribe: bool,
+    spares: str | None,
+    runs_dir: Path,
     level: str,
     only: tuple[str, ...],
     out: Path | None,
@@ -120,7 +118,13 @@ def command(
         run_checks,
         split_hosts,
     )
-    from hpctrain.preflight.show import asking, print_verdicts, render_json, write_hosts
+    from hpctrain.preflight.show import (
+        asking,
+        keep_hosts,
+        print_verdicts,
+        render_json,
+        write_hosts,
+    )
     from hpctrain.preflight.verdict import FAIL
 
     asked = Asked(
@@ -133,6 +137,10 @@ def command(
         config_name=config_name,
         overrides=overrides,
         oversubscribe=oversubscribe,
+        runs_dir=runs_dir,
+        spares=spares,
+        # Whether the run will be started again is not asked here: no warning of idle spares.
+        max_restarts=None if spares is None else 1,
     )
     about_a_run = bool(program or config_name or overrides)
     request = prepare_preflight(asked, os.environ, about_a_run=about_a_run)
@@ -163,6 +171,8 @@ def command(
         print_verdicts(verdicts, hosts=len(fleet.hosts))
     if out is not None:
         write_hosts(out, *split_hosts(fleet, verdicts))
+    elif request.prepared is not None:
+        keep_hosts(request.prepared.run_path, *split_hosts(fleet, verdicts))
     return 1 if any(verdict.status == FAIL for verdict in verdicts) else 0
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import click
 
 from hpctrain.cli.launch_options import (
-    complete_file,
     config_option,
     exclude_file_option,
     host_options,
     np_option,
     oversubscribe_option,
     probe_option,
+    program_argument,
+    runs_dir_option,
     set_option,
+    spares_option,
 )
 from hpctrain.cli.runs import complete_run_name
 
@@ -58,13 +60,7 @@ progress over 3 restarts; 2 usage; 75 stopped by SIGTERM or SIGUSR1, saved and r
     help="The run's name. Default: the program and the time.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run called --name.")
-@click.option(
-    "--runs-dir",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Where run directories are made.",
-)
+@runs_dir_option
 @oversubscribe_option
 @click.option(
     "--save-signal",
@@ -76,11 +72,7 @@ progress over 3 restarts; 2 usage; 75 stopped by SIGTERM or SIGUSR1, saved and r
     type=click.IntRange(min=0),
     help="Start again after a failure, so many times at most; from the newest checkpoint.",
 )
-@click.option(
-    "--spares",
-    metavar="N|LIST",
-    help="Hosts that take no rank until others fail: the last N, or their names.",
-)
+@spares_option
 @click.option(
     "--min-np",
     type=click.IntRange(min=1),
@@ -98,13 +90,7 @@ progress over 3 restarts; 2 usage; 75 stopped by SIGTERM or SIGUSR1, saved and r
 @click.option("--explain", is_flag=True, help="Print why each flag and variable is there.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --explain: as JSON.")
 @probe_option
-@click.argument(
-    "program",
-    metavar="[COMMAND]...",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    shell_complete=complete_file,
-)
+@program_argument
 def command(
     np: int | None,
     hosts: Path | None,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from hpctrain.cli.launch_options import json_option, runs_dir_option
+
 if TYPE_CHECKING:
     from hpctrain.rundir import RunSummary
 
@@ -20,13 +22,6 @@ def complete_run_name(
 ) -> list[CompletionItem]:
     folder = Path(ctx.params.get("runs_dir") or "runs")
     return [CompletionItem(p.name) for p in sorted(folder.glob(f"{incomplete}*")) if p.is_dir()]
-
-
-runs_dir_option = click.option(
-    "--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
-    help="Where run directories are.",
-)  # fmt: skip
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
 @click.group(

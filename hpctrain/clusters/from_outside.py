@@ -40,6 +40,24 @@ def find_outside_cluster(
     return None if record.reachable_from_here else (directory, record)
 
 
+def refuse_outside(name: str | None, environ: Mapping[str, str], what: str) -> None:
+    """Refuse to ask the hosts of a cluster whose network this machine is outside of.
+
+    Args:
+        what: is to be done on its head instead: "measure".
+
+    Raises:
+        PlanError: it is outside.
+        ConfigError, ClusterError: as :func:`find_outside_cluster`.
+    """
+    if find_outside_cluster(name, environ) is not None:
+        raise PlanError(
+            f"--cluster: this machine is outside {name}'s network, got a head to go through; "
+            f"expected hosts that can be reached from here. Log in and {what} there: hpctrain "
+            f"cluster ssh --name {name}"
+        )
+
+
 def start_from_outside(
     found: tuple[ClusterDirectory, ClusterRecord], asked: Asked, *, dry_run: bool
 ) -> int:

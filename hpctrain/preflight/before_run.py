@@ -10,8 +10,8 @@ from hpctrain.launch.prepare import Asked
 from hpctrain.preflight.check import QUICK
 from hpctrain.preflight.price import with_cost
 from hpctrain.preflight.request import prepare_preflight
-from hpctrain.preflight.run import choose_checks, run_checks
-from hpctrain.preflight.show import asking, print_verdicts, render_summary
+from hpctrain.preflight.run import choose_checks, run_checks, split_hosts
+from hpctrain.preflight.show import asking, keep_hosts, print_verdicts, render_summary
 from hpctrain.preflight.verdict import FAIL, WARN
 
 
@@ -33,7 +33,10 @@ def run_before(asked: Asked, environ: Mapping[str, str]) -> bool:
     verdicts = with_cost(fleet, verdicts, asked.cluster, None, environ)
     if any(verdict.status == FAIL for verdict in verdicts):
         print_verdicts(verdicts, hosts=hosts, err=True)
-        way_out = " Leave hosts out: --exclude-file FILE" if hosts > 1 else ""
+        file = None
+        if request.prepared is not None:
+            file = keep_hosts(request.prepared.run_path, *split_hosts(fleet, verdicts))
+        way_out = f" Without the hosts that failed: --exclude-file {file}" if file else ""
         click.echo(f"nothing was started.{way_out}", err=True)
         return False
     summary = render_summary(verdicts, hosts=hosts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hpctrain.preflight.task import NodeTask
@@ -43,7 +43,8 @@ class Fleet:
 
     @property
     def np(self) -> int:
-        return sum(task.ranks for task in self.tasks.values())
+        """Ranks in all; those that spare hosts would take are not counted twice."""
+        return sum(task.ranks for task in self.tasks.values() if not task.is_spare)
 
     def answers_of(self, probe: str) -> dict[str, Any]:
         """Return host → value, of the hosts where the probe returned one."""
@@ -69,17 +70,14 @@ def on_each_host(
                 continue
             verdict = judge(fleet.tasks[host], answer.value)
             if verdict is not None:
-                yield Verdict(
-                    verdict.code, verdict.status, verdict.found, verdict.fix, verdict.expected,
-                    (host,),
-                )  # fmt: skip
+                yield replace(verdict, hosts=(host,))
 
     return check
 
 
 def not_asked(code: str, host: str, error: str) -> Verdict:
     """Return the verdict on a host that did not answer a check's question."""
-    fix = f"hpctrain preflight -H {host} --only {code} shows it alone"
+    fix = f"hpctrain preflight --only {code}"  # with what else was typed: again.py
     return Verdict(code, FAIL, f"could not be looked at: {error}", fix, "", (host,))
 
 

@@ -35,6 +35,8 @@ except OSError:
 env = {{**os.environ, **task["environ"], "{BEGAN_VARIABLE}": began}}
 os.execve(sys.executable, [sys.executable, *sys.argv[1:], "-m", "hpctrain.preflight.ask_node"], env)
 """
+# One line: csh knows no newline in quotes, and takes an exclamation mark for an old command.
+BOOTSTRAP_WORD = f"exec({_BOOTSTRAP!r})"
 
 
 class Gathered(NamedTuple):
@@ -71,7 +73,7 @@ def ask_hosts(
         on_answer: called with each host that is done, from the thread that asked it.
     """
     here = executor or LocalExecutor()
-    command = Command((python, "-c", _BOOTSTRAP, *python_options))
+    command = Command((python, "-c", BOOTSTRAP_WORD, *python_options))
 
     def ask(host: str) -> tuple[dict[str, Any] | None, Contact]:
         where: Executor = here

@@ -19,6 +19,8 @@ from hpctrain.probe import probe_this_host
 
 PACKAGES_TIMEOUT_S = 120.0  # the first import of torch from a cold disk takes that long
 MPIRUN_TIMEOUT_S = 30.0
+# All of it, with what is asked besides: MPIs' versions, GPUs, Horovod's stamp.
+MACHINE_TIMEOUT_S = PACKAGES_TIMEOUT_S + MPIRUN_TIMEOUT_S + 40.0
 NCCL_CONFIG_FILES = ("/etc/nccl.conf", "~/.nccl.conf")
 
 
@@ -46,14 +48,20 @@ class Machine:
     nccl_config_files: tuple[str, ...]
 
 
-def probe_machine(environ: Mapping[str, str], executor: Executor) -> Machine:
-    """Ask this machine; takes a few seconds, most of it for importing torch."""
+def probe_machine(
+    environ: Mapping[str, str], executor: Executor, given: str | None = None
+) -> Machine:
+    """Ask this machine; takes a few seconds, most of it for importing torch.
+
+    Args:
+        given: the mpirun that the configuration names (`launch.mpirun`).
+    """
     import shutil
     import sysconfig
 
     mpi, problem = None, ""
     try:
-        mpi = find_mpi(environ, executor)
+        mpi = find_mpi(environ, executor, given=given)
     except PlanError as none:
         problem = str(none)
     names = [*NCCL_CONFIG_FILES, environ.get("NCCL_CONF_FILE", "")]

@@ -1,8 +1,8 @@
 """Who tries to reach whom on which ports, to find a firewall between hosts. Pure.
 
 Each host listens for a moment, and tries its neighbours in a ring: so every host is tried by two
-others and tries two, however many there are. Rings hold as many hosts as are asked at once, for
-only those listen at the same time.
+others and tries two, however many there are. More hosts than are asked at once form a chain: the
+ring's two ends would not listen at the same time.
 """
 
 from __future__ import annotations
@@ -28,18 +28,22 @@ def plan_meetings(
 ) -> dict[str, dict[str, Any]]:
     """Return host → its neighbours and the ranges of ports to be tried.
 
-    >>> meetings = plan_meetings(["a", "b", "c", "d"], {}, ring=3)
-    >>> {host: meeting["neighbours"] for host, meeting in meetings.items()}
-    {'a': ['b', 'c'], 'b': ['c', 'a'], 'c': ['a', 'b'], 'd': []}
+    >>> def neighbours(hosts):
+    ...     planned = plan_meetings(hosts, {}, ring=3)
+    ...     return {host: meeting["neighbours"] for host, meeting in planned.items()}
+    >>> neighbours(["a", "b", "c"])
+    {'a': ['b', 'c'], 'b': ['c', 'a'], 'c': ['a', 'b']}
+    >>> neighbours(["a", "b", "c", "d"])
+    {'a': ['b'], 'b': ['c', 'a'], 'c': ['d', 'b'], 'd': ['c']}
     """
     ranges = [list(each) for each in plan_port_ranges(environ)]
+    ends = [*hosts[-1:], *hosts[:1]] if len(hosts) <= ring else []
     meetings = {}
-    for start in range(0, len(hosts), ring):
-        members = hosts[start : start + ring]
-        for place, host in enumerate(members):
-            around = [members[(place + 1) % len(members)], members[place - 1]]
-            neighbours = [each for each in dict.fromkeys(around) if each != host]
-            meetings[host] = {"neighbours": neighbours, "ranges": ranges}
+    for place, host in enumerate(hosts):
+        after = hosts[place + 1 : place + 2] or ends[1:]
+        before = hosts[place - 1 : place] if place else ends[:1]
+        neighbours = [each for each in dict.fromkeys([*after, *before]) if each != host]
+        meetings[host] = {"neighbours": neighbours, "ranges": ranges}
     return meetings
 
 

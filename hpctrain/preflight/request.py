@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hpctrain.config import as_tables
 from hpctrain.errors import ConfigError, HpctrainError, PlanError
 from hpctrain.facts import Facts
+from hpctrain.hosts import Host
 from hpctrain.launch.conditions import TREE_LAUNCH_HOSTS
 from hpctrain.launch.environment import plan_forwarding
 from hpctrain.launch.plan import LaunchPlan, plan_launch
 from hpctrain.launch.prepare import Asked, Prepared, gather_facts, prepare_request
 from hpctrain.launch.ssh_config import render_ssh_config
 from hpctrain.preflight import meetings
+from hpctrain.preflight.fleet import Fleet
 from hpctrain.preflight.judge_config import ConfigFacts, gather_config_facts
 from hpctrain.preflight.need import RunNeed, plan_need
 from hpctrain.preflight.ring import plan_neighbours
@@ -34,6 +36,7 @@ class Request:
         local: hosts that are this machine.
         plan: the launch that would run; None where it cannot be planned.
         verdicts: what is known to be wrong, or odd, already.
+        asked: the command line, so that fixes can repeat it.
     """
 
     tasks: Mapping[str, NodeTask]
@@ -44,6 +47,7 @@ class Request:
     prepared: Prepared | None = None
     verdicts: tuple[Verdict, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    asked: Asked | None = None
 
     @property
     def machines(self) -> int:
@@ -57,10 +61,14 @@ class Request:
         return "" if address.startswith("127.") else address
 
     @property
-    def neighbours(self) -> dict[str, list[dict[str, Any]]]:
-        """Host → the hosts that it tries to reach."""
-        hosts = self.prepared.request.hosts if self.prepared else None
-        return plan_neighbours(hosts or ())
+    def hosts(self) -> tuple[Host, ...]:
+        """The hosts that were named, spares last; none for this machine alone."""
+        return _named_hosts(self.prepared) if self.prepared else ()
+
+    @property
+    def ssh_config(self) -> str:
+        """The file beside the hostfile that a person's ssh needs; empty where there is none."""
+        return "".join(self.prepared.request.ssh_configs[:1]) if self.prepared else ""
 
 
 def prepare_preflight(asked: Asked, environ: Mapping[str, str], *, about_a_run: bool) -> Request:
@@ -70,8 +78,13 @@ def prepare_preflight(asked: Asked, environ: Mapping[str, str], *, about_a_run: 
         about_a_run: whether a configuration or COMMAND was named; else only machines are looked at.
 
     Raises:
-        HostfileError, PlanError: there is no telling which hosts are meant.
+        HostfileError, PlanError: there is no telling which hosts are meant, or this machine is
+            outside the cluster's network.
     """
+    if asked.cluster is not None:
+        from hpctrain.clusters.from_outside import refuse_outside
+
+        refuse_outside(asked.cluster, environ, "run preflight")
     verdicts: list[Verdict] = []
     config: ConfigFacts | None = None
     try:
@@ -89,7 +102,7 @@ def prepare_preflight(asked: Asked, environ: Mapping[str, str], *, about_a_run: 
     except PlanError as wrong:
         if about_a_run or prepared.request.hosts:  # else the check of MPI says it
             verdicts += [Verdict("plan", FAIL, message, "see above") for message in wrong.messages]
-    hosts = tuple(host.name for host in prepared.request.hosts or ()) or (socket.gethostname(),)
+    hosts = tuple(host.name for host in _named_hosts(prepared)) or (socket.gethostname(),)
     local = frozenset(host for host in hosts if _is_local(host, facts, prepared))
     if config is None and (about_a_run or asked.config_name or asked.overrides):
         np = plan.np if plan else prepared.request.np
@@ -106,16 +119,24 @@ def prepare_preflight(asked: Asked, environ: Mapping[str, str], *, about_a_run: 
         verdicts=tuple(verdicts),
         facts={
             "config": config,
-            "tree_launch": _starts_from_host_to_host(hosts, plan),
+            "tree_launch": facts is not None and starts_from_host_to_host(plan, facts.mpi_flavour),
             **({"need": _plan_need(prepared, tasks)} if is_training else {}),
             "open-files": _most_open_files(),
         },
+        asked=asked,
     )
 
 
-def _starts_from_host_to_host(hosts: Sequence[str], plan: LaunchPlan | None) -> bool:
-    """Whether hosts start each other: many do, unless the plan has the launcher start them all."""
-    if plan is None or len(hosts) < TREE_LAUNCH_HOSTS:
+def _named_hosts(prepared: Prepared) -> tuple[Host, ...]:
+    return (*(prepared.request.hosts or ()), *prepared.request.spares)
+
+
+def starts_from_host_to_host(plan: LaunchPlan | None, mpi_flavour: str) -> bool:
+    """Whether hosts start each other: many do, unless the launcher starts them all.
+
+    MPICH's Hydra always starts all; of Open MPI the plan says so.
+    """
+    if plan is None or len(plan.placement) < TREE_LAUNCH_HOSTS or mpi_flavour == "mpich":
         return False
     return not any("no_tree_spawn" in word for word in plan.command.argv)
 
@@ -129,7 +150,7 @@ def _most_open_files() -> int | None:
 def _plan_need(prepared: Prepared, tasks: Mapping[str, NodeTask]) -> RunNeed | str:
     """Return what the training needs, or why that is not known."""
     try:
-        return plan_need(prepared.config, max(1, sum(task.ranks for task in tasks.values())))
+        return plan_need(prepared.config, max(1, Fleet(tasks=tasks).np))
     except ConfigError as wrong:
         return wrong.messages[0]
 
@@ -153,28 +174,51 @@ def _plan_tasks(
     names, _ = plan_forwarding(environ, planned, prepared.config.launch.forward)
     ranks_env = {name: environ[name] for name in names if name in environ}
     ranks_env |= {name: value for name, value in planned.items() if value}
-    addresses = {host: facts.addresses.get(host, ()) if facts else () for host in hosts}
+    most_ranks = max(ranks.values(), default=1)
+    # A spare takes the ranks of a host that has failed.
+    spares = {
+        host.name: min(host.slots or most_ranks, most_ranks) for host in prepared.request.spares
+    }
     own = [a.partition("/")[0] for i in facts.launcher.interfaces if not i.is_virtual
            for a in i.addresses] if facts else []  # fmt: skip
-    is_trainer = about_a_run and prepared.is_trainer
-    meeting = meetings.plan_meetings(hosts, {**environ, **prepared.config.launch.env})
+    config = as_tables(prepared.config) if about_a_run and prepared.is_trainer else {}
+    tries = _plan_tries(hosts, prepared, environ)
+    addresses = facts.addresses if facts else {}
     return {
         host: NodeTask(
             host=host,
-            ranks=ranks.get(host, 0 if plan else 1),
+            ranks=spares.get(host, ranks.get(host, 0 if plan else 1)),
             np=plan.np if plan else len(hosts),
-            hosts=addresses,
+            hosts={name: addresses.get(name, ()) for name in _tried(tries[host])},
             program=() if prepared.is_trainer or not about_a_run else prepared.request.program,
-            config=as_tables(prepared.config) if is_trainer else {},
+            config=config,
             run_path=str(prepared.run_path.absolute()),
             cwd=os.getcwd(),
             subnet=plan.command.env.get("HPCTRAIN_SUBNET") if plan else None,
             environ=ranks_env,
             launcher=tuple(own),
-            more={meetings.CODE: meeting[host]} if len(hosts) > 1 else {},
+            mpirun=prepared.config.launch.mpirun,
+            is_spare=host in spares,
+            more=tries[host],
         )
         for host in hosts
     }
+
+
+def _plan_tries(
+    hosts: tuple[str, ...], prepared: Prepared, environ: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Return host → whom it tries to log in to, and whom it tries to connect to."""
+    if len(hosts) < 2:
+        return {host: {"neighbours": []} for host in hosts}
+    ring = plan_neighbours(_named_hosts(prepared))
+    meeting = meetings.plan_meetings(hosts, {**environ, **prepared.config.launch.env})
+    return {host: {"neighbours": ring[host], meetings.CODE: meeting[host]} for host in hosts}
+
+
+def _tried(tries: Mapping[str, Any]) -> set[str]:
+    connected = tries.get(meetings.CODE, {}).get("neighbours", [])
+    return {*connected, *(peer["name"] for peer in tries["neighbours"])}
 
 
 def _ssh_options(plan: LaunchPlan | None) -> tuple[str, ...]:
@@ -190,8 +234,7 @@ def write_ssh_config(request: Request, folder: str) -> Request:
     if request.plan is not None and request.ssh_options:
         text = request.plan.files[request.ssh_options[1]]
     elif request.prepared is not None and set(request.tasks) - request.local:
-        asked = request.prepared.request
-        text = render_ssh_config(asked.hosts or (), asked.ssh_configs)
+        text = render_ssh_config(request.hosts, request.prepared.request.ssh_configs)
     else:
         return request
     path = os.path.join(folder, "ssh_config")

@@ -18,11 +18,11 @@ def plan_neighbours(hosts: Sequence[Host]) -> dict[str, list[dict[str, Any]]]:
     >>> [peer["name"] for peer in tried["b"]]
     ['c', 'a']
     """
-    tried = {}
-    for place, host in enumerate(hosts):
-        others = [*hosts[place + 1 :], *hosts[:place]][:NEXT]
-        tried[host.name] = [
-            {"name": h.name, "alias": host_alias(h.name), "user": h.user, "port": h.port}
-            for h in others
-        ]
-    return tried
+    peers = [
+        {"name": h.name, "alias": host_alias(h.name), "user": h.user, "port": h.port} for h in hosts
+    ]
+    steps = range(1, min(NEXT, len(peers) - 1) + 1)
+    return {
+        host.name: [peers[(place + step) % len(peers)] for step in steps]
+        for place, host in enumerate(hosts)
+    }

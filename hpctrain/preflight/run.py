@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from hpctrain.errors import ConfigError, did_you_mean, raise_all
+from hpctrain.launch.ssh_config import host_alias
+from hpctrain.preflight.again import with_same_words
 from hpctrain.preflight.check import FULL, Check, Probe
 from hpctrain.preflight.checks import CHECKS
 from hpctrain.preflight.checks.config import CONFIG
@@ -19,6 +21,7 @@ from hpctrain.preflight.fleet import Fleet
 from hpctrain.preflight.gather import Gathered, ask_hosts, this_python
 from hpctrain.preflight.markers import find_markers, new_word
 from hpctrain.preflight.request import Request, write_ssh_config
+from hpctrain.preflight.ssh_words import SshTarget, ssh_by_hand
 from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, WARN, Verdict, merge
 from hpctrain.preflight.way_back import Listening, listening
@@ -88,14 +91,14 @@ def run_checks(
                 **request.facts,
                 **_look_again(request, gathered, tasks),
                 **({WAY_BACK.code: head} if head else {}),
-                "ssh_options": request.ssh_options,
                 "contacts": gathered.contacts,
+                "by_hand": _ssh_by_hand(request),
             },
         )  # fmt: skip
         if fleet.unreachable and REACH not in checks:
             checks = [REACH, *checks]  # whatever is asked for, silence is no pass
         verdicts = [verdict for check in checks for verdict in check.judge(fleet)]
-    return fleet, merge([*request.verdicts, *verdicts])
+    return fleet, with_same_words(merge([*request.verdicts, *verdicts]), request.asked)
 
 
 def _complete_tasks(
@@ -105,11 +108,7 @@ def _complete_tasks(
     word = new_word()
     tasks = {}
     for place, (host, task) in enumerate(request.tasks.items()):
-        more: dict[str, Any] = {
-            **task.more,
-            "neighbours": request.neighbours.get(host, []),
-            "marker": f"{word}-{place}",
-        }
+        more: dict[str, Any] = {**task.more, "marker": f"{word}-{place}"}
         if head is not None:
             more[WAY_BACK.code] = head.as_json()
         tasks[host] = replace(task, probes=probes, more=more)
@@ -123,7 +122,9 @@ def _look_again(
     facts: dict[str, Any] = {}
     silent = {h: gathered.contacts[h] for h in gathered.unreachable if h not in request.local}
     if silent:
-        facts[REACH.code] = find_broken_steps(silent, request.ssh_options, this_python())
+        facts[REACH.code] = find_broken_steps(
+            silent, request.ssh_options, this_python(), ssh_config=request.ssh_config
+        )
     written = gathered.answers.get(SHARED.probes[0].name, {})
     markers = {
         host: (answer.value["folder"], tasks[host].more["marker"])
@@ -133,6 +134,13 @@ def _look_again(
     if markers:
         facts[SHARED.code] = find_markers(markers, request.local, request.ssh_options)
     return facts
+
+
+def _ssh_by_hand(request: Request) -> dict[str, str]:
+    """Return host → how a person logs in there, without what this preflight has written."""
+    config = request.ssh_config
+    targets = (SshTarget(h.name, h.port or 22, h.user or "", "", config) for h in request.hosts)
+    return {each.host: ssh_by_hand(host_alias(each.host), each) for each in targets}
 
 
 def split_hosts(fleet: Fleet, verdicts: Sequence[Verdict]) -> tuple[list[str], list[str]]:

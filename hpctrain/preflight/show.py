@@ -16,6 +16,7 @@ from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 
 _COLORS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", "SKIP": None}
 PASSED_FILE, FAILED_FILE = "hosts-passed", "hosts-failed"
+KEPT_IN = ".preflight"  # no run can be called that
 SHOWN_HOSTS = 4
 
 
@@ -80,12 +81,34 @@ def name_hosts(names: Sequence[str], all_hosts: int) -> str:
 
 
 def write_hosts(folder: Path, passed: Sequence[str], failed: Sequence[str]) -> None:
-    """Write the hosts that passed, and those that failed, a name a line."""
+    """Write the hosts that passed, and those that failed, a name a line.
+
+    Raises:
+        OSError: they cannot be written there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, hosts in ((PASSED_FILE, passed), (FAILED_FILE, failed)):
         (folder / name).write_text("".join(f"{host}\n" for host in hosts), encoding="utf-8")
     click.echo(f"{folder / PASSED_FILE} ({len(passed)}), {folder / FAILED_FILE} ({len(failed)})",
                err=True)  # fmt: skip
+
+
+def keep_hosts(run_path: Path, passed: Sequence[str], failed: Sequence[str]) -> Path | None:
+    """Write them beside a run's folder, so that the name stays free for the run.
+
+    Returns:
+        The file to start without the hosts that failed; None where it would be of no use (none
+        has failed, or all have), or cannot be written.
+    """
+    if not (passed and failed):
+        return None
+    folder = run_path.parent / KEPT_IN / run_path.name
+    try:
+        write_hosts(folder, passed, failed)
+    except OSError as problem:
+        click.echo(f"{folder}: cannot be written: {problem.strerror}", err=True)
+        return None
+    return folder / FAILED_FILE
 
 
 @contextmanager

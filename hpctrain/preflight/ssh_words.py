@@ -7,7 +7,10 @@ kex.c, misc.c of OpenSSH 9.2), of which tests/unit/test_preflight_reach.py holds
 from __future__ import annotations
 
 import re
+import shlex
 from typing import NamedTuple
+
+from hpctrain.launch.ssh_config import host_alias
 
 # The steps of a login, in their order.
 NAME, ROUTE, PORT, SERVER = "name", "route", "port", "server"
@@ -24,19 +27,25 @@ class Broken(NamedTuple):
 
 
 class SshTarget(NamedTuple):
-    """Where ssh would go, as ``ssh -G`` tells it; `via` is a jump host or proxy command."""
+    """Where ssh would go, as ``ssh -G`` tells it.
+
+    Args:
+        via: a jump host or proxy command.
+        config: the configuration file that ssh needs by hand; "" for the user's own.
+    """
 
     host: str
     port: int
     user: str
     via: str
+    config: str = ""
 
 
 def parse_ssh_target(text: str) -> SshTarget | None:
     """Return where ssh would go, from the output of ``ssh -G``.
 
     >>> parse_ssh_target("user ada\\nhostname 10.0.0.7\\nport 22\\nproxyjump head\\n")
-    SshTarget(host='10.0.0.7', port=22, user='ada', via='head')
+    SshTarget(host='10.0.0.7', port=22, user='ada', via='head', config='')
     """
     settings: dict[str, str] = {}
     for line in text.splitlines():
@@ -52,19 +61,26 @@ def parse_ssh_target(text: str) -> SshTarget | None:
     )
 
 
+INSTALL_CLIENT = "apt-get install openssh-client, or dnf install openssh-clients"
+# Debian calls the service ssh, Red Hat and SUSE sshd.
 _FIXES = {
-    NAME: "getent hosts {host}; else name its address in ssh_config: HostName 10.0.0.7",
-    ROUTE: "ip route get {host}; is the host up, and in a network of this machine?",
-    PORT: "nc -vz -w 5 {host} {port}; open it in the firewall or security group, or give port=",
-    SERVER: "on {host}: systemctl status ssh; journalctl -u ssh -n 20",
-    HOST_KEY: "ssh-keyscan -p {port} {host} >> ~/.ssh/known_hosts, once its fingerprint is known",
+    NAME: "name its address in the ssh_config beside the hostfile (HostName 10.0.0.7), or look: "
+    "getent hosts {host}",
+    ROUTE: "is the host up, and in a network of this machine? ip route get {host}",
+    PORT: "open it in the firewall or security group, or give port= in the hostfile; then: "
+    "nc -vz -w 5 {host} {port}",
+    SERVER: "on {host}: systemctl status 'ssh*'; journalctl -n 20 -u ssh -u sshd",
+    HOST_KEY: "once its fingerprint is known: ssh-keyscan -p {port} {host} >> ~/.ssh/known_hosts",
     LOGIN: "ssh-copy-id -p {port} {user}{host}",
-    SHELL: "getent passwd {name} on {host}: its last field must be a login shell",
-    CLIENT: "apt-get install openssh-client",
+    SHELL: "the last field must be a login shell, on {host}: getent passwd {name}",
+    CLIENT: INSTALL_CLIENT,
 }
-_NOT_RUNNING = "on {host}: systemctl start ssh; or give its port: {alias} port=2222 in the hostfile"
+_NOT_RUNNING = (
+    "give its port in the hostfile ({alias} port=2222), or on {host}: systemctl start ssh || "
+    "systemctl start sshd"
+)
 _OTHER_KEY = "its host key is another than known_hosts holds: installed anew, or another machine"
-_CHANGED = "ssh-keygen -R {lookup}, then ssh-keyscan -p {port} {host} >> ~/.ssh/known_hosts"
+_CHANGED = "ssh-keygen -R {lookup}; ssh-keyscan -p {port} {host} >> ~/.ssh/known_hosts"
 _BUSY = "on {host}: raise MaxStartups in sshd_config; is {user}{host} allowed in hosts.allow?"
 _OLD = "update ssh on the older side, or allow it in ssh_config: {hint}"
 _KEY_FILE = "chmod 600 on the file that ssh names"
@@ -73,11 +89,11 @@ _KEY_FILE = "chmod 600 on the file that ssh names"
 _WORDS: tuple[tuple[str, str, str, str], ...] = (
     (r"Could not resolve hostname (\S+): (.+)", NAME, "{1} has no address: {2}", ""),
     (r"Bad configuration option|Bad owner or permissions on (.+)", CLIENT,
-     "ssh refuses its configuration", "ssh -G {alias}"),
+     "ssh refuses its configuration", "{ssh} -G"),
     (r"open failed: connect failed: (.+)", PORT,
      "the jump host cannot reach it: {1}", "on the jump host: nc -vz -w 5 {host} {port}"),
     (r'REMOTE HOST IDENTIFICATION HAS CHANGED[\s\S]*?(ssh-keygen -f \S+ -R \S+)', HOST_KEY,
-     _OTHER_KEY, "{1}, then ssh-keyscan -p {port} {host} >> ~/.ssh/known_hosts"),
+     _OTHER_KEY, "{1}; ssh-keyscan -p {port} {host} >> ~/.ssh/known_hosts"),
     (r"REMOTE HOST IDENTIFICATION HAS CHANGED", HOST_KEY,
      _OTHER_KEY, _CHANGED),
     (r"UNPROTECTED PRIVATE KEY FILE|bad permissions", LOGIN,
@@ -138,7 +154,7 @@ def broken_at(step: str, found: str, alias: str, target: SshTarget | None, fix: 
     names = {
         "alias": alias, "host": where.host, "port": str(where.port), "name": where.user or "USER",
         "user": f"{where.user}@" if where.user else "", "lookup": lookup,
-        "hint": "HostKeyAlgorithms +ssh-rsa",
+        "hint": "HostKeyAlgorithms +ssh-rsa", "ssh": ssh_by_hand(alias, where),
     }  # fmt: skip
 
     def fill(text: str) -> str:
@@ -146,3 +162,16 @@ def broken_at(step: str, found: str, alias: str, target: SshTarget | None, fix: 
 
     through = f" (through {where.via})" if where.via else ""
     return Broken(step, fill(found) + through, fill(fix or _FIXES.get(step, "")))
+
+
+def ssh_by_hand(alias: str, target: SshTarget) -> str:
+    """Return how a person logs in there, with what only our own configuration knew.
+
+    >>> ssh_by_hand("n1", SshTarget("10.0.0.7", 2222, "ada", "", "/lab/ssh_config"))
+    'ssh -F /lab/ssh_config -p 2222 ada@n1'
+    """
+    words = ["ssh", *(("-F", target.config) if target.config else ())]
+    words += ["-p", str(target.port)] if target.port != 22 else []
+    # An alias that stands for an IPv6 address is known in our own configuration alone.
+    name = target.host if alias == host_alias(target.host) else alias
+    return shlex.join([*words, f"{target.user}@{name}" if target.user else name])

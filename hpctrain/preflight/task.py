@@ -15,7 +15,8 @@ class NodeTask:
         host: the host's name in the hostfile.
         ranks: how many ranks would run there.
         np: ranks in all.
-        hosts: all hosts of the run with the addresses that are known of them.
+        hosts: the hosts that this one tries to reach, with the addresses that are known of them;
+            not all of them, for every host gets a task of its own.
         program: the COMMAND; empty for hpctrain's own trainer.
         config: the resolved configuration, as its TOML's tables; empty for a foreign COMMAND.
         run_path: the run's folder, absolute.
@@ -23,6 +24,8 @@ class NodeTask:
         subnet: the network (CIDR) that was chosen for MPI, if any.
         environ: variables that ranks get from the launcher.
         launcher: addresses of the launching machine.
+        mpirun: the launcher that the configuration names, if any.
+        is_spare: whether it takes its ranks only when another host has failed.
         probes: which probes to run.
         more: what single checks need besides, by the check's code.
     """
@@ -38,6 +41,8 @@ class NodeTask:
     subnet: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     launcher: tuple[str, ...] = ()
+    mpirun: str | None = None
+    is_spare: bool = False
     probes: tuple[str, ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 

@@ -43,24 +43,29 @@ def find_broken_steps(
     ssh_options: Sequence[str],
     python: str,
     executor: Executor | None = None,
+    *,
+    ssh_config: str = "",
 ) -> dict[str, Broken]:
     """Return for each host where the way to it ends.
 
     Args:
         hosts: those that did not answer, with how asking them went.
         python: the interpreter that was asked for there.
+        ssh_config: the file that a person's ssh needs to reach them, if any.
     """
     here = executor or LocalExecutor()
+    options = tuple(ssh_options)
     names = list(hosts)
     found = run_on_all(
-        lambda host: find_broken_step(host, hosts[host], tuple(ssh_options), python, here), names
+        lambda host: find_broken_step(host, hosts[host], options, python, here, ssh_config), names
     )
     return dict(zip(names, found, strict=True))
 
 
 def find_broken_step(
-    host: str, contact: Contact, ssh_options: tuple[str, ...], python: str, here: Executor
-) -> Broken:
+    host: str, contact: Contact, ssh_options: tuple[str, ...], python: str, here: Executor,
+    ssh_config: str = "",
+) -> Broken:  # fmt: skip
     """Return where the way to one host ends."""
     alias = host_alias(host)
     config = here.run(Command(("ssh", "-G", *ssh_options, "--", alias)), timeout_s=LOGIN_TIMEOUT_S)
@@ -68,8 +73,10 @@ def find_broken_step(
         return broken_at(CLIENT, "no ssh on PATH here", alias, None)
     if not config.ok:
         found = f"ssh refuses its configuration: {config.last_words}"
-        return broken_at(CLIENT, found, alias, None, f"ssh -G {' '.join(ssh_options)} {alias}")
+        target = SshTarget(alias, 22, "", "", ssh_config)
+        return broken_at(CLIENT, found, alias, target, "{ssh} -G")
     target = parse_ssh_target(config.stdout) or SshTarget(alias, 22, "", "")
+    target = target._replace(config=ssh_config)
     if contact.returncode not in (SSH_FAILED, TIMED_OUT):
         return judge_words_there(contact, alias, target, python)
     # Behind a jump host only ssh itself can look.
@@ -80,24 +87,23 @@ def find_broken_step(
 
 def judge_words_there(contact: Contact, alias: str, target: SshTarget, python: str) -> Broken:
     """Return what is missing on a host where ssh logged in. Pure."""
-    user = f"{target.user}@" if target.user else ""
     words = contact.words
     if contact.returncode in NOT_FOUND:
         return broken_at(
             PYTHON, f"no {python} there", alias, target,
-            f"make the same environment there, at the same path: ssh {user}{alias} ls -l {python}",
+            f"make the same environment there, at the same path: {{ssh}} ls -l {python}",
         )  # fmt: skip
     if "No module named" in words and "hpctrain" in words:
         return broken_at(
             HPCTRAIN, f"{python} there has no hpctrain of this kind: {contact.last_words}",
             alias, target,
-            f"ssh {user}{alias} {python} -m pip install hpctrain=={hpctrain.__version__}",
+            f"{{ssh}} {python} -m pip install hpctrain=={hpctrain.__version__}",
         )  # fmt: skip
     known = parse_ssh_words(words, alias, target)
     if known is not None and known.step == SHELL:
         return known
     found = f"it logged in, and then exit code {contact.returncode}: {contact.last_words}"
-    return broken_at(ANSWER, found, alias, target, f"ssh {user}{alias} {python} -m hpctrain.probe")
+    return broken_at(ANSWER, found, alias, target, f"{{ssh}} {python} -m hpctrain.probe")
 
 
 def _knock(target: SshTarget, alias: str) -> Broken | None:
@@ -156,16 +162,15 @@ def judge_login(done: Completed, contact: Contact, alias: str, target: SshTarget
     known = parse_ssh_words(done.stderr, alias, target)
     if done.returncode == SSH_FAILED and known is not None:
         return known
-    by_hand = f"ssh {alias} true"
     if done.returncode == TIMED_OUT:
         found = f"the login does not finish within {LOGIN_TIMEOUT_S:g} s: {done.last_words}"
         return broken_at(
-            SHELL, found, alias, target, f"{by_hand}; what does its ~/.bashrc wait for?"
+            SHELL, found, alias, target, "what does its ~/.bashrc wait for? {ssh} true"
         )
     if done.ok:
         found = f"a login works, but the question had no answer: {contact.last_words}"
-        return broken_at(ANSWER, found, alias, target, f"time {by_hand}; is that host overloaded?")
+        return broken_at(ANSWER, found, alias, target, "is that host overloaded? {ssh} uptime")
     if done.returncode == SSH_FAILED:
-        return broken_at(LOGIN, f"ssh: {done.last_words}", alias, target, f"ssh -v {alias} true")
+        return broken_at(LOGIN, f"ssh: {done.last_words}", alias, target, "{ssh} -v true")
     found = f"'true' ended with exit code {done.returncode}: {done.last_words}"
-    return broken_at(SHELL, found, alias, target, by_hand)
+    return broken_at(SHELL, found, alias, target, "{ssh} true")

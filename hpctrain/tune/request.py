@@ -182,13 +182,9 @@ def _prepare_run(
 ) -> Prepared:
     """Prepare a trial, an ordinary run. A tuning that goes on keeps the settings it began with."""
     if asked.cluster is not None:
-        from hpctrain.clusters.from_outside import find_outside_cluster
+        from hpctrain.clusters.from_outside import refuse_outside
 
-        if find_outside_cluster(asked.cluster, environ):
-            raise PlanError(
-                f"--cluster: this machine is outside the network of '{asked.cluster}'; expected "
-                "to be one of its nodes. Log in on its head and tune there."
-            )
+        refuse_outside(asked.cluster, environ, "tune")
     began_with = asked.folder / "base.toml"
     keeps = earlier is not None and not asked.config_name and not asked.overrides
     return prepare_request(

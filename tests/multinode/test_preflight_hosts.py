@@ -111,6 +111,20 @@ def test_an_sshd_that_is_down_is_a_closed_port(nodes):
     assert (verdict["code"], verdict["hosts"]) == ("reach", ["n2"])
     assert verdict["found"].startswith("port: nothing listens on port 22")
     assert "systemctl start ssh" in verdict["fix"]
+    (file,) = nodes.folder.glob("runs/.preflight/*/hosts-failed")
+    assert file.read_text() == "n2\n"
+
+
+def test_a_spare_host_is_looked_at_as_well(nodes):
+    code, verdicts = preflight(nodes, *only("reach", "slots"), "--spares", "1")
+    assert code == 0
+    assert statuses(verdicts, "slots") == {"n1": ["PASS"], "n2": ["PASS"]}
+
+
+def test_the_mpirun_of_the_configuration_is_looked_at(nodes):
+    code, verdicts = preflight(nodes, *only("mpi"), "--set", "launch.mpirun=/no/such/mpirun")
+    assert code == 1
+    assert statuses(verdicts, "mpi") == {"n1": ["FAIL"], "n2": ["FAIL"]}
 
 
 def _has_sshd(nodes, name):
@@ -183,7 +197,8 @@ def test_a_host_without_a_way_back_fails(nodes):
     assert statuses(verdicts, "way-back") == {"n1": ["PASS"], "n2": ["FAIL"]}
     assert statuses(verdicts, "reach") == {"n1": ["PASS"], "n2": ["PASS"]}
     assert statuses(verdicts, "clock") == {"n1": ["PASS"], "n2": ["PASS"]}  # by the question itself
-    assert statuses(verdicts, "host-to-host") == {"n1": ["PASS"], "n2": ["WARN"]}
+    # The launcher starts every host itself, so that n2 cannot log in is said, and no more.
+    assert statuses(verdicts, "host-to-host") == {"n1": ["PASS"], "n2": ["SKIP"]}
 
 
 def test_a_path_that_swallows_large_packets_fails(nodes):

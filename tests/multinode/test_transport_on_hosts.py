@@ -10,13 +10,11 @@ pytestmark = pytest.mark.needs("mpirun", "horovod")
 
 
 def test_socket_is_proved_and_ib_fails_loudly(tmp_path):
-    with nodes_up(tmp_path) as nodes:
-        passed = nodes.run(
-            "--hosts", str(nodes.hostfile), "--require-transport", "socket", "--", "true", name="a"
-        )
-        failed = nodes.run(
-            "--hosts", str(nodes.hostfile), "--require-transport", "ib", "--", "true", name="b"
-        )
+    with nodes_up(tmp_path, 3) as nodes:
+        # A spare is no part of the proof: two hosts exchange.
+        waiting = ("--hosts", str(nodes.hostfile), "--spares", "1", "--max-restarts", "1")
+        passed = nodes.run(*waiting, "--require-transport", "socket", "--", "true", name="a")
+        failed = nodes.run(*waiting, "--require-transport", "ib", "--", "true", name="b")
     assert passed.returncode == 0, passed.stderr
     assert "transport: socket between hosts, shm within hosts, by Open MPI" in passed.stderr
     assert failed.returncode == 1

@@ -47,6 +47,15 @@ def test_as_json(explain):
     assert [f["name"] for f in host["findings"] if f["kind"] == "conflict"] == ["NCCL_NET"]
 
 
+def test_a_cluster_elsewhere_is_refused_with_the_way_in(explain, monkeypatch):
+    from hpctrain.clusters import from_outside
+
+    monkeypatch.setattr(from_outside, "find_outside_cluster", lambda name, environ: (name, None))
+    done = explain("--cluster", "far")
+    assert done.exit_code != 0
+    assert "hpctrain cluster ssh --name far" in str(done.exception)
+
+
 def test_a_configuration_that_is_wrong_is_a_usage_error(explain):
     done = explain("--set", "launch.no_such=1")
     assert done.exit_code != 0

@@ -1,5 +1,6 @@
 """Commands are values: quoted in one place, never through a shell here."""
 
+import os
 import shlex
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from hpctrain.executor import (
     RecordingExecutor,
     SshExecutor,
     render_command,
+    run_forked,
     run_on_all,
 )
 
@@ -102,13 +104,57 @@ run_forked({"waits": (work, 600.0)})
 """
 
 
+def test_a_long_answer_is_read_while_another_is_waited_for(tmp_path):
+    pid_file = tmp_path / "pid"
+
+    def wait_for_the_other():
+        deadline_s = time.monotonic() + 20
+        while time.monotonic() < deadline_s:
+            if pid_file.exists() and (pid := pid_file.read_text()) and has_ended(pid):
+                return "it could hand in its answer"
+            time.sleep(0.01)
+        return "it never could"
+
+    def answer_at_length():
+        pid_file.write_text(str(os.getpid()))
+        return "x" * 300_000  # more than a pipe holds
+
+    works = {"waits": (wait_for_the_other, 60.0), "long": (answer_at_length, 60.0)}
+    answers = run_forked(works)
+    assert list(answers) == ["waits", "long"]
+    assert answers["waits"] == ("it could hand in its answer", "")
+    assert answers["long"] == ("x" * 300_000, "")
+
+
+def test_forked_work_has_its_own_time_and_is_then_ended(tmp_path):
+    pid_file = tmp_path / "pid"
+
+    def hang():
+        pid_file.write_text(str(os.getpid()))
+        time.sleep(600)
+
+    answers = run_forked({"hangs": (hang, 1.0), "works": (lambda: 7, 60.0)})
+    assert answers == {"hangs": (None, "no answer within 1 s"), "works": (7, "")}
+    if pid_file.exists():  # not where a busy machine did not let it begin
+        deadline_s = time.monotonic() + 30
+        while not has_ended(pid_file.read_text()):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+
+
+def has_ended(pid):
+    """Return whether a process is gone, or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def test_forked_work_ends_with_the_process_that_wants_it():
     with subprocess.Popen([sys.executable, "-c", FORKING], stdout=subprocess.PIPE) as parent:
         worker = int(parent.stdout.readline())
         parent.kill()
     deadline_s = time.monotonic() + 30
-    while Path(f"/proc/{worker}/stat").exists():
-        if Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            break
+    while not has_ended(worker):
         assert time.monotonic() < deadline_s
         time.sleep(0.01)

@@ -9,8 +9,10 @@ from click.testing import CliRunner
 from preflight_values import GOOD, OPEN_MPI, PACKAGES, TRIAL, TWO_GPUS, with_package
 
 from hpctrain.cli.preflight import command
+from hpctrain.errors import PlanError
 from hpctrain.executor import RecordingExecutor
-from hpctrain.launch.find_mpi import Considered
+from hpctrain.hosts import Host
+from hpctrain.launch.find_mpi import VERSION_TIMEOUT_S, Considered
 from hpctrain.launch.prepare import Asked
 from hpctrain.preflight import machine as machine_module
 from hpctrain.preflight import run as run_module
@@ -31,7 +33,7 @@ from hpctrain.preflight.gather import Gathered
 from hpctrain.preflight.machine import machine_as_json
 from hpctrain.preflight.request import prepare_preflight, write_ssh_config
 from hpctrain.preflight.run import choose_checks
-from hpctrain.preflight.task import NodeTask
+from hpctrain.preflight.task import NodeTask, task_as_json
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 
 HERE = "laptop"
@@ -291,7 +293,7 @@ def test_apex_is_optional(error, found):
 OPENMPI_TEXT = "mpirun (Open MPI) 5.0.11\n"
 
 
-def probe(tmp_path, packages="{}", trial=(0, "", "")):
+def probe(tmp_path, packages="{}", trial=(0, "", ""), **asked):
     """Ask a machine whose programs answer from a table."""
     mpirun = tmp_path / "mpirun"
     mpirun.write_text("#!/bin/sh\n")
@@ -302,7 +304,7 @@ def probe(tmp_path, packages="{}", trial=(0, "", "")):
         "launch.shim": trial,
     })  # fmt: skip
     environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "HPCTRAIN_MPIRUN": str(mpirun)}
-    return machine_module.probe_machine(environ, executor), executor
+    return machine_module.probe_machine(environ, executor, **asked), executor
 
 
 def test_a_machine_is_asked_once(tmp_path):
@@ -321,6 +323,30 @@ def test_packages_that_cannot_be_asked_fail_their_checks(tmp_path, answer):
     machine, _ = probe(tmp_path, answer)
     assert check_torch(machine).status == FAIL
     assert check_horovod(machine).status == FAIL
+
+
+def test_the_mpirun_that_the_configuration_names_is_the_one_that_is_judged(tmp_path, monkeypatch):
+    machine, _ = probe(tmp_path, given="/no/such/mpirun")
+    assert machine.mpi is None
+    assert "launch.mpirun: no such program, got '/no/such/mpirun'" in check_mpi(machine).found
+
+    monkeypatch.setattr("hpctrain.launch.prepare.resolve_addresses", lambda hosts: {})
+    asked = Asked(host_list="n1", overrides=("launch.mpirun=/no/such/mpirun",))
+    (task,) = prepare_preflight(asked, dict(os.environ), about_a_run=True).tasks.values()
+    given = []
+
+    def probe_machine(environ, executor, given_=None, **named):
+        given.append(named["given"])
+        return GOOD
+
+    monkeypatch.setattr("hpctrain.preflight.checks.probe_machine", probe_machine)
+    PROBES["machine"].look(task)
+    assert given == ["/no/such/mpirun"]
+
+
+def test_the_machines_limit_has_room_for_more_than_its_two_longest_parts():
+    longest_s = machine_module.PACKAGES_TIMEOUT_S + machine_module.MPIRUN_TIMEOUT_S
+    assert PROBES["machine"].timeout_s > longest_s + 2 * VERSION_TIMEOUT_S - 1
 
 
 def test_no_mpirun_is_a_finding(tmp_path):
@@ -365,7 +391,7 @@ def test_what_is_asked_of_hosts_and_from_where(tmp_path, monkeypatch):
     monkeypatch.setattr("hpctrain.launch.prepare.resolve_addresses", lambda hosts: {})
     one = request(tmp_path, ["198.51.100.1"])
     assert (one.machines, one.local, one.head_address[:4] != "127.") == (2, frozenset(), True)
-    assert one.neighbours == {"198.51.100.1": []}
+    assert one.tasks["198.51.100.1"].more == {"neighbours": []}
     assert one.facts["tree_launch"] is False
     assert one.facts["config"].errors == ()
     many = request(tmp_path, [f"198.51.100.{n}" for n in range(1, 70)])
@@ -373,6 +399,67 @@ def test_what_is_asked_of_hosts_and_from_where(tmp_path, monkeypatch):
     assert many.facts["tree_launch"] is False  # the plan has the launcher start them all
     here = request(tmp_path, ["localhost"])
     assert (here.machines, here.head_address) == (1, "")
+
+
+def test_a_task_of_thousands_is_no_larger_than_one_of_a_few(tmp_path, monkeypatch):
+    def resolve(hosts):
+        return {host.name: (f"10.{int(host.name[1:]) >> 8}.{int(host.name[1:]) & 255}.1",)
+                for host in hosts}  # fmt: skip
+
+    def tasks_of(count):
+        hosts = tuple(Host(f"n{number:04}", slots=2) for number in range(count))
+        asked = Asked(host_list=",".join(f"{host.name}:2" for host in hosts), program=("true",))
+        return prepare_preflight(asked, dict(os.environ), about_a_run=True).tasks
+
+    def no_plan(request, facts):
+        raise PlanError("a plan for thousands takes its time")
+
+    monkeypatch.setattr("hpctrain.launch.prepare.resolve_addresses", resolve)
+    monkeypatch.setattr("hpctrain.preflight.request.plan_launch", no_plan)
+    few, many = tasks_of(100), tasks_of(4000)
+    assert len(many) == 4000
+    counts = {len(task.more["neighbours"]) for task in many.values()}
+    assert counts == {2}
+    assert many["n3999"].hosts.keys() == {"n0000", "n0001", "n3998"}
+    assert many["n0007"].hosts["n0008"] == ("10.0.8.1",)
+    largest = max(len(json.dumps(task_as_json(task))) for task in few.values())
+    assert len(json.dumps(task_as_json(many["n0050"]))) <= largest + 100  # np is longer
+
+
+def test_spare_hosts_are_looked_at_for_the_ranks_that_they_would_take(tmp_path, monkeypatch):
+    monkeypatch.setattr("hpctrain.launch.prepare.resolve_addresses", lambda hosts: {})
+    asked = Asked(host_list="n1:4,n2:4,n3:2,n4:8", spares="2", program=("true",))
+    request = prepare_preflight(asked, dict(os.environ), about_a_run=True)
+    assert {host: task.ranks for host, task in request.tasks.items()} == {
+        "n1": 4, "n2": 4, "n3": 2, "n4": 4,
+    }  # fmt: skip
+    assert [host for host, task in request.tasks.items() if task.is_spare] == ["n3", "n4"]
+    assert Fleet(tasks=request.tasks).np == request.tasks["n4"].np == 8
+    assert {peer["name"] for peer in request.tasks["n2"].more["neighbours"]} == {"n3", "n4"}
+    written = write_ssh_config(request, str(tmp_path))
+    assert written.ssh_options == ("-F", str(tmp_path / "ssh_config"))
+
+
+def test_a_cluster_elsewhere_is_refused_with_the_way_in(monkeypatch):
+    from hpctrain.clusters import from_outside
+
+    monkeypatch.setattr(from_outside, "find_outside_cluster", lambda name, environ: (name, None))
+    with pytest.raises(PlanError, match="hpctrain cluster ssh --name far"):
+        prepare_preflight(Asked(cluster="far"), {}, about_a_run=False)
+
+
+def test_what_only_the_launching_machine_needs_is_judged_there_alone():
+    bare = machine_as_json(NOTHING)
+    fleet = Fleet(
+        tasks={host: NodeTask(host=host) for host in (HERE, "n1")},
+        answers={"machine": {HERE: Answer(bare), "n1": Answer(bare)}}, local=frozenset([HERE]),
+    )  # fmt: skip
+    for check in CHECKS:
+        if check.code in ("ssh", "compiler"):
+            assert [(v.status, v.hosts) for v in check.judge(fleet)] == [(WARN, (HERE,))]
+            (alone,) = check.judge(replace(fleet, local=frozenset()))
+            assert (alone.status, alone.hosts) == (SKIP, ())
+            assert f"hpctrain preflight --only {check.code}" in alone.found
 
 
 def test_hosts_are_asked_with_their_ssh_configuration_also_without_a_plan(tmp_path):

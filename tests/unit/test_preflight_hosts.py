@@ -1,11 +1,16 @@
 """Preflight between hosts: the way back, clocks, full packets, logins from host to host."""
 
+import json
 import socket
+import sys
+from shutil import which
+from types import SimpleNamespace
 
 import pytest
 
-from hpctrain.executor import Command, Completed, RecordingExecutor
+from hpctrain.executor import Command, Completed, LocalExecutor, RecordingExecutor, render_command
 from hpctrain.hosts import Host
+from hpctrain.launch.placement import Placement
 from hpctrain.preflight.checks import mtu
 from hpctrain.preflight.checks.clock import CLOCK, measure_clock
 from hpctrain.preflight.checks.host_to_host import HOST_TO_HOST, look_at_neighbours
@@ -14,11 +19,12 @@ from hpctrain.preflight.checks.reach import REACH
 from hpctrain.preflight.checks.way_back import WAY_BACK, look_back
 from hpctrain.preflight.contact import Contact
 from hpctrain.preflight.fleet import Answer, Fleet
-from hpctrain.preflight.gather import MARK, read_answer
+from hpctrain.preflight.gather import BOOTSTRAP_WORD, MARK, read_answer
 from hpctrain.preflight.markers import find_markers, group_by_sight, new_word
+from hpctrain.preflight.request import starts_from_host_to_host
 from hpctrain.preflight.ring import plan_neighbours
 from hpctrain.preflight.ssh_words import Broken
-from hpctrain.preflight.task import NodeTask
+from hpctrain.preflight.task import NodeTask, task_as_json
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN
 from hpctrain.preflight.way_back import listening
 
@@ -73,16 +79,40 @@ def test_judging_the_way_there():
         "n1": Contact(ended_s=5.0, spent_s=4.0),
         "n2": Contact(noise="Welcome!\nto n2", ended_s=30.0, spent_s=1.0),
     }
-    hosts = fleet("x", {"n1": 1, "n2": 1, "here": 1}, local=["here"], unreachable=["n3", "n4"],
-                  contacts=contacts, reach=broken, ssh_options=("-F", "c"))  # fmt: skip
+    hosts = fleet("x", {"n1": 1, "n2": 1, "here": 1}, local=["here"], unreachable=["n3"],
+                  contacts=contacts, reach=broken, by_hand={"n2": "ssh -p 23 ada@n2"})  # fmt: skip
     verdicts = list(REACH.judge(hosts))
     assert [(v.status, *v.hosts) for v in verdicts] == [
-        (PASS, "n1"), (WARN, "n2"), (WARN, "n2"), (PASS, "here"), (FAIL, "n3"), (FAIL, "n4"),
+        (PASS, "n1"), (WARN, "n2"), (WARN, "n2"), (PASS, "here"), (FAIL, "n3"),
     ]  # fmt: skip
     assert "'Welcome!'" in verdicts[1].found
     assert "took 29 s" in verdicts[2].found
+    assert verdicts[2].fix.endswith(": time ssh -p 23 ada@n2 true")
     assert verdicts[4].found == "port: nothing listens on port 22"
-    assert verdicts[5].fix == "ssh -F c n4 true"
+
+
+SHELLS = [name for name in ("sh", "bash", "dash", "csh", "tcsh", "zsh", "fish") if which(name)]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_question_gets_through_any_login_shell(shell, tmp_path):
+    """ssh hands the line to the login shell of the user: what it must not be is csh's, too."""
+    task = NodeTask(host="n1", cwd=str(tmp_path), environ={"A": "it's $HOME!"}, probes=("none",))
+    line = render_command(Command((sys.executable, "-c", BOOTSTRAP_WORD)))
+    assert not {"\n", "!"} & set(line)  # in quotes csh refuses the one and replaces the other
+    done = LocalExecutor().run(
+        Command((shell, "-c", line)), timeout_s=60, stdin=json.dumps(task_as_json(task))
+    )
+    answer, _ = read_answer(done, 0.0, 1.0)
+    assert done.stderr == ""
+    assert answer["none"]["error"].startswith("this host's hpctrain has no such probe")
+
+
+def test_this_machine_may_be_the_one_that_does_not_answer():
+    (verdict,) = REACH.judge(fleet("x", {}, local=["here"], unreachable=["here"]))
+    assert (verdict.status, verdict.hosts) == (FAIL, ("here",))
+    assert "ssh" not in verdict.fix
+    assert verdict.fix.endswith(" -m hpctrain.probe")
 
 
 # -- the way back, and clocks ---------------------------------------------------------------------
@@ -174,7 +204,19 @@ def test_a_login_from_host_to_host_names_the_step(monkeypatch):
     assert "-l ada -p 23" in line
 
 
-@pytest.mark.parametrize(("tree", "status"), [(True, FAIL), (False, WARN)])
+def test_a_login_that_fails_is_repeated_with_its_port_and_user(monkeypatch):
+    from hpctrain.preflight.checks import host_to_host
+
+    answers = {"n2": (5, "", "odd"), "n3": (255, "", "Permission denied (publickey).\n")}
+    monkeypatch.setattr(host_to_host, "LocalExecutor", lambda: RecordingExecutor(answers))
+    there = {"user": "ada", "port": 23}
+    peers = plan_neighbours([Host("n1"), Host("n2", **there), Host("n3", **there)])["n1"]
+    odd, refused = look_at_neighbours(NodeTask(host="n1", more={"neighbours": peers}))
+    assert odd["fix"] == "ssh -p 23 ada@n2 true"
+    assert refused["fix"] == "ssh-copy-id -p 23 ada@n3"
+
+
+@pytest.mark.parametrize(("tree", "status"), [(True, FAIL), (False, SKIP)])
 def test_judging_logins_between_hosts(tree, status):
     bad = {"to": "n2", "step": "login", "found": "no key", "fix": "ssh-copy-id"}
     good = {"to": "n3", "step": ""}
@@ -183,6 +225,22 @@ def test_judging_logins_between_hosts(tree, status):
     assert judged(HOST_TO_HOST, hosts) == [
         (status, "n1"), (PASS, "n2"), (SKIP, "n3"), (SKIP, "n4"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("hosts", "flavour", "argv", "tree"),
+    [
+        (64, "openmpi5", ("mpirun",), True),
+        (63, "openmpi5", ("mpirun",), False),
+        (64, "openmpi5", ("mpirun", "--prtemca", "plm_ssh_no_tree_spawn", "1"), False),
+        (64, "mpich", ("mpirun",), False),  # Hydra logs in to every host itself
+    ],
+)
+def test_which_launches_go_from_host_to_host(hosts, flavour, argv, tree):
+    placement = tuple(Placement(f"n{number}", 1, 1) for number in range(hosts))
+    plan = SimpleNamespace(placement=placement, command=Command(argv))
+    assert starts_from_host_to_host(plan, flavour) is tree
+    assert starts_from_host_to_host(None, flavour) is False
 
 
 # -- packets --------------------------------------------------------------------------------------

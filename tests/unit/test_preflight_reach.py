@@ -53,8 +53,8 @@ CAPTURED = [
     ),
     ("Host key verification failed.\n", "host key", "not in known_hosts", "ssh-keyscan"),
     (CHANGED.format(REMOVE), "host key", "another than known_hosts holds",
-     'ssh-keygen -f "/home/ada/.ssh/known_hosts" -R "n2", then ssh-keyscan'),
-    (CHANGED.format(""), "host key", "another than", "ssh-keygen -R 198.19.114.13, then"),
+     'ssh-keygen -f "/home/ada/.ssh/known_hosts" -R "n2"; ssh-keyscan'),
+    (CHANGED.format(""), "host key", "another than", "ssh-keygen -R 198.19.114.13; ssh-keyscan"),
     (
         "no such identity: /nonexistent: No such file or directory\n"
         "root@198.19.114.13: Permission denied (publickey,keyboard-interactive).\n",
@@ -230,6 +230,26 @@ def test_a_login_that_hangs_is_told_from_a_question_that_hangs():
     assert "no answer within 9 s" in slow.found
     assert login(255, "something new").step == "login"
     assert login(5, "odd").step == "shell"
+
+
+def test_fixes_go_where_ssh_went_and_name_no_file_that_will_be_gone():
+    answers = {
+        "ssh -G .* n1": (0, "user ada\nhostname 10.0.0.7\nport 2222\n", ""),
+        "ssh -G .* ip6-": (0, "user ada\nhostname fe80::1\nport 22\n", ""),
+    }
+    broken = find_broken_steps(
+        {"n1": Contact(returncode=3), "fe80::1": Contact(returncode=3)}, ("-F", "/tmp/gone"),
+        "/venv/bin/python", RecordingExecutor(answers), ssh_config="/lab/ssh config",
+    )  # fmt: skip
+    assert broken["n1"].fix.startswith("ssh -F '/lab/ssh config' -p 2222 ada@n1 /venv/")
+    # Its alias is known in our own configuration alone.
+    assert broken["fe80::1"].fix.startswith("ssh -F '/lab/ssh config' ada@fe80::1 /venv/")
+    slow = login(0)
+    assert slow.fix.endswith("ssh root@n1 uptime")
+    refused = RecordingExecutor({"ssh -G": (255, "", "x: line 1: Bad configuration option: x\n")})
+    words = (("-F", "/tmp/gone"), "python", refused)
+    assert find_broken_step("n1", FAILED, *words).fix == "ssh n1 -G"
+    assert find_broken_step("n1", FAILED, *words, "/lab/c").fix == "ssh -F /lab/c n1 -G"
 
 
 def test_no_ssh_at_all():

@@ -307,6 +307,8 @@ def test_judging_whether_hosts_share_it(config, seen, status):
     values = {host: {"folder": "/d/runs"} for host in tasks}
     (verdict,) = SHARED.judge(fleet("paths", values, tasks, **{"shared-folder": seen}))
     assert verdict.status == status
+    # It is the setting that fails: hosts-failed must not leave every host out.
+    assert bool(verdict.hosts) is (status in (PASS, WARN))
 
 
 def test_the_innermost_mount_counts():

@@ -10,7 +10,6 @@ from pathlib import Path
 from hpctrain.bench.allreduce.measure import plan_allreduce_trial
 from hpctrain.bench.allreduce.sizes import AllreducePlan, render_size
 from hpctrain.bench.trial import Trial
-from hpctrain.errors import PlanError
 from hpctrain.launch.prepare import Asked, gather_facts, prepare_request
 
 
@@ -36,7 +35,10 @@ def prepare_allreduce(
         PlanError: the ranks do not fit, or the cluster's hosts cannot be reached from here.
         HostfileError, ConfigError, RunDirectoryError: as their pages say.
     """
-    _refuse_outside(where.cluster, environ)
+    if where.cluster is not None:
+        from hpctrain.clusters.from_outside import refuse_outside
+
+        refuse_outside(where.cluster, environ, "measure")
     name = name or f"allreduce-{time.strftime('%Y%m%d-%H%M%S')}"
     draft = plan_allreduce_trial(plan, runs_dir=runs_dir, name=name, np=1, device=where.device)
     prepared = prepare_request(
@@ -72,16 +74,3 @@ def describe_plan(plan: AllreducePlan, np: int) -> str:
     backends = f"{', '.join(others)} and {backend}" if others else backend
     ranks = "1 rank" if np == 1 else f"{np} ranks"
     return f"{sizes}, {backends}, {ranks}: about {plan.longest_s:.0f} s at most"
-
-
-def _refuse_outside(cluster: str | None, environ: Mapping[str, str]) -> None:
-    if cluster is None:
-        return
-    from hpctrain.clusters.from_outside import find_outside_cluster
-
-    if find_outside_cluster(cluster, environ) is not None:
-        raise PlanError(
-            f"--cluster: this machine is outside {cluster}'s network, got a head to go through; "
-            "expected hosts that mpirun reaches from here. Log in and measure there: hpctrain "
-            f"cluster ssh --name {cluster}"
-        )

@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hpctrain.bench.transport.found import (
 )
 from hpctrain.bench.transport.mpi_report import parse_mpi_report
 from hpctrain.bench.transport.nccl_log import parse_nccl_log
-from hpctrain.bench.trial import Trial, run_trial
+from hpctrain.bench.trial import Trial, config_for_trial, run_trial
 from hpctrain.config import dump_toml
 from hpctrain.errors import BenchError, LaunchError
 from hpctrain.launch.plan import LaunchPlan
@@ -33,6 +33,9 @@ from hpctrain.rundir import read_events
 WORKER = (sys.executable, *SAFE_PATH, "-m", "hpctrain.bench.transport.worker")
 NAME = "transport"
 EXCHANGE_LIMIT_S = 120.0  # the first import of torch from a cold disk takes most of it
+SHOWN_RANKS = 4
+# comm.backend of the trainer → what its gradients travel by; else what the MPI does.
+_BY = {"ddp": "gloo", "horovod": "horovod"}
 
 
 def prove_transport(
@@ -59,8 +62,9 @@ def prove_transport(
             f"expected a short exchange to pass. {'; '.join(failed.messages)}"
         ) from failed
     hosts = len(plan.placement)
-    found = read_found(run_path, hosts)
-    problem = judge_transport(expected, found, hosts)
+    reports = read_reports(run_path)
+    found = find_transport(reports, hosts)
+    problem = find_silent_ranks(reports, plan.np) or judge_transport(expected, found, hosts)
     if problem:
         said = "".join(f"\n  {line}" for line in found.evidence) if found else ""
         raise LaunchError(
@@ -77,9 +81,9 @@ def plan_transport_trial(folder: Path, prepared: Prepared, plan: LaunchPlan) -> 
     """Return the launch of the same ranks that proves it."""
     request = prepared.request
     config = folder / "run.toml"
-    config.write_text(dump_toml(prepared.config), encoding="utf-8")
+    config.write_text(dump_toml(config_for_trial(prepared.config)), encoding="utf-8")
     device = "cpu" if request.counts_cores else "auto"
-    by = "gloo" if prepared.is_trainer and prepared.config.comm.backend == "ddp" else "mpi"
+    by = _BY.get(prepared.config.comm.backend, "mpi") if prepared.is_trainer else "mpi"
     return Trial(
         name=NAME,
         runs_dir=folder,
@@ -88,21 +92,52 @@ def plan_transport_trial(folder: Path, prepared: Prepared, plan: LaunchPlan) -> 
         hosts=request.hosts,
         ssh_config=Path(request.ssh_configs[0]) if request.ssh_configs else None,
         config_name=str(config),
-        overrides=("launch.require_transport=none",),
         oversubscribe=request.oversubscribe,
         timeout_s=request.launch.start_timeout_s + EXCHANGE_LIMIT_S,
     )
 
 
-def read_found(run_path: Path, hosts: int) -> TransportFound | None:
-    """Return what all ranks of a finished probe reported.
+def read_reports(run_path: Path) -> dict[int, dict[str, Any]]:
+    """Return rank → what it reported in a finished probe."""
+    events = (each for each in _all_events(run_path) if each.get("event") == "transport_report")
+    return {event["rank"]: event for event in events}
+
+
+def find_silent_ranks(reports: Mapping[int, Mapping[str, Any]], np: int) -> str:
+    """Return which ranks' transports are not known; "" where all of them are.
+
+    Of MPI rank 0 speaks for all; NCCL says of each rank what its own channels use.
+
+    >>> find_silent_ranks({0: {"library": "gloo", "lines": []}}, 2)
+    'the proof is not whole, got no report of rank 1; expected one of each of 2 ranks'
+    """
+    missing = [rank for rank in range(np) if rank not in reports]
+    untold = [
+        rank
+        for rank, report in sorted(reports.items())
+        if report["library"] == "nccl" and parse_nccl_log("\n".join(report["lines"])) is None
+    ]
+    for ranks, what in ((missing, "no report"), (untold, "no word of NCCL's transports")):
+        if ranks:
+            shown = ", ".join(str(rank) for rank in ranks[:SHOWN_RANKS])
+            rest = len(ranks) - SHOWN_RANKS
+            more = f" and {rest} more" if rest > 0 else ""
+            named = "rank" if len(ranks) == 1 else "ranks"
+            return (
+                f"the proof is not whole, got {what} of {named} {shown}{more}; expected one of "
+                f"each of {np} ranks"
+            )
+    return ""
+
+
+def find_transport(reports: Mapping[int, Mapping[str, Any]], hosts: int) -> TransportFound | None:
+    """Return what the ranks' reports come to together.
 
     Args:
         hosts: how many have ranks: gloo, which knows TCP alone, says nothing of it.
     """
-    reports = [event for event in _all_events(run_path) if event.get("event") == "transport_report"]
     texts: dict[str, list[str]] = {}
-    for report in reports:
+    for _, report in sorted(reports.items()):
         texts.setdefault(report["library"], []).append("\n".join(report["lines"]))
     found = []
     for library, of_ranks in texts.items():

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exchange on this rank and report; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--by", default="mpi", choices=["mpi", "gloo"])
+    parser.add_argument("--by", default="mpi", choices=["mpi", "gloo", "horovod"])
     asked = parser.parse_args(argv)
     try:
         _report(asked.device, asked.by)
@@ -48,13 +48,15 @@ def _report(device: str, by: str) -> None:
 
     rank = find_rank(os.environ)
     on_gpu = device != "cpu" and _has_gpu()
+    # On GPUs it is NCCL's, unless Horovod was built without it: then MPI moves the gradients.
+    by_nccl = on_gpu and (by != "horovod" or _horovod_has_nccl())
     if by == "gloo" and not on_gpu:
         emit("transport_report", rank=rank.rank, library="gloo", lines=[])
         return  # it knows no other transport than TCP, so there is nothing to try
     with tempfile.TemporaryDirectory(prefix="hpctrain-") as folder:
         path = os.path.join(folder, "report")
         open(path, "w").close()  # a library that has nothing to say makes none
-        library = _exchange_by_nccl(path, rank.local_rank) if on_gpu else _exchange_by_mpi(path)
+        library = _exchange_by_nccl(path, rank.local_rank) if by_nccl else _exchange_by_mpi(path)
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = telling_lines(file)
     emit("transport_report", rank=rank.rank, library=library, lines=lines)
@@ -66,6 +68,15 @@ def _has_gpu() -> bool:
     except ImportError:
         return False
     return bool(torch.cuda.is_available())
+
+
+def _horovod_has_nccl() -> bool:
+    os.environ.update(MPI_REPORT_VARIABLES)  # MPI comes with it, and UCX reads them on loading
+    try:
+        import horovod.torch as hvd
+    except ImportError:
+        return False
+    return bool(hvd.nccl_built())
 
 
 def _exchange_by_nccl(path: str, local_rank: int) -> str:

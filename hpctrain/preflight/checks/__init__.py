@@ -53,24 +53,23 @@ from hpctrain.preflight.full.pairs import PAIRS
 from hpctrain.preflight.full.rehearsal import REHEARSAL
 from hpctrain.preflight.full.storage import STORAGE_RATE
 from hpctrain.preflight.machine import (
-    MPIRUN_TIMEOUT_S,
-    PACKAGES_TIMEOUT_S,
+    MACHINE_TIMEOUT_S,
     Machine,
     machine_as_json,
     machine_from_json,
     probe_machine,
 )
 from hpctrain.preflight.task import NodeTask
-from hpctrain.preflight.verdict import Verdict
+from hpctrain.preflight.verdict import SKIP, Verdict
 
 
 def _look_at_machine(task: NodeTask) -> dict[str, Any]:
     from hpctrain.executor import LocalExecutor
 
-    return machine_as_json(probe_machine(os.environ, LocalExecutor()))
+    return machine_as_json(probe_machine(os.environ, LocalExecutor(), given=task.mpirun))
 
 
-MACHINE = Probe("machine", _look_at_machine, PACKAGES_TIMEOUT_S + MPIRUN_TIMEOUT_S)
+MACHINE = Probe("machine", _look_at_machine, MACHINE_TIMEOUT_S)
 
 
 def _of_machine(code: str, check: Callable[[Machine], Verdict]) -> Check:
@@ -86,6 +85,18 @@ def _of_machine(code: str, check: Callable[[Machine], Verdict]) -> Check:
         yield from on_each_host(code, "machine", judge_host)(fleet)
 
     return Check(code, judge, (MACHINE,))
+
+
+def _here_alone(check: Check) -> Check:
+    """Return a check of what only the launching machine needs, whoever else was asked."""
+
+    def judge(fleet: Fleet) -> Iterator[Verdict]:
+        if not fleet.local:
+            found = f"this machine takes no rank; alone: hpctrain preflight --only {check.code}"
+            yield Verdict(check.code, SKIP, found)
+        yield from (each for each in check.judge(fleet) if fleet.local.issuperset(each.hosts))
+
+    return check._replace(judge=judge)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -104,8 +115,8 @@ CHECKS: tuple[Check, ...] = (
     _of_machine("mpi4py", check_mpi4py),
     _of_machine("gpus", check_gpus),
     _of_machine("nccl-config", check_nccl_config),
-    _of_machine("ssh", check_ssh),
-    _of_machine("compiler", check_compiler),
+    _here_alone(_of_machine("ssh", check_ssh)),
+    _here_alone(_of_machine("compiler", check_compiler)),
     _of_machine("apex", check_apex),
     make_nccl_check(MACHINE),
     *make_same_checks(MACHINE),

@@ -14,7 +14,7 @@ from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 CODE = "clock"
 WARN_S, FAIL_S = 1.0, 60.0
 SHOWN_S = 0.1  # closer than this is said in one line for all hosts
-_FIX = "timedatectl set-ntp true (chronyd or systemd-timesyncd) on that host, then: timedatectl"
+_FIX = "on that host, with chronyd or systemd-timesyncd: timedatectl set-ntp true; timedatectl"
 
 
 def judge_clock(fleet: Fleet) -> Iterator[Verdict]:

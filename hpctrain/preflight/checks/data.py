@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,11 @@ def judge_data(fleet: Fleet) -> Iterator[Verdict]:
         names = _differing_files(good[groups[other][0]], good[hosts[0]])
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         found = f"other data than on {name_hosts(hosts, len(fleet.hosts))}: {shown}"
-        fix = f"rsync -a {hosts[0]}:FOLDER/ FOLDER/ there"
+        fix = "hpctrain data prepare, or bring it there: hpctrain run --sync"
+        inside = [os.path.dirname(name) for name in (*names, *good[hosts[0]]["files"])]
+        if any(inside):
+            folder = os.path.join(fleet.tasks[hosts[0]].cwd, next(filter(None, inside)))
+            fix = f"on {groups[other][0]}: rsync -a {hosts[0]}:{folder}/ {folder}/"
         yield Verdict(CODE, FAIL, found, fix, f"digest {good[hosts[0]]['digest']}",
                       tuple(groups[other]))  # fmt: skip
 

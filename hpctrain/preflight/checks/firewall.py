@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from hpctrain.executor import MAX_PARALLEL_HOSTS
 from hpctrain.preflight.check import Check, Probe
 from hpctrain.preflight.fleet import Fleet, not_asked
 from hpctrain.preflight.meet import OPEN, REFUSED, Meeting, meet
@@ -41,19 +42,18 @@ def judge_firewall(fleet: Fleet) -> Iterator[Verdict]:
         if answer.error:
             yield not_asked(CODE, host, answer.error)
     known = {host: value for host, value in fleet.answers_of(CODE).items() if value is not None}
-    alone = tuple(host for host, value in known.items() if not value["tries"])
-    if alone:
-        found = "not tried: it is asked after all others, and none of them listens any more"
-        yield Verdict(CODE, SKIP, found, hosts=alone)
     tries = [each for each in _tries(known) if each.target not in fleet.unreachable]
     stopped = [each for each in tries if each.is_stopped(known)]
-    yield from _describe_stopped(stopped)
+    yield from _describe_stopped(stopped, fleet)
     unsure = [each for each in tries if each.outcome == REFUSED and each not in stopped]
     if unsure:
         pairs = list(dict.fromkeys(each.pair for each in unsure))
+        # Of more hosts than are asked at once, some start when their neighbour has ended.
+        many = len(fleet.tasks) > MAX_PARALLEL_HOSTS
         found = f"{_name_pairs(pairs, 'to')}: refused, but they did not listen together"
-        fix = "hpctrain preflight --only firewall, once more"
-        yield Verdict(CODE, WARN, found, fix, "", tuple(dict.fromkeys(sum(pairs, ()))))
+        fix = "alone it takes less time: hpctrain preflight --only firewall"
+        hosts = tuple(dict.fromkeys(host for pair in pairs for host in pair))
+        yield Verdict(CODE, SKIP if many else WARN, found, fix, "", hosts)
     wrong = {each.source for each in (*stopped, *unsure)}
     fine = dict.fromkeys(each.source for each in tries if each.source not in wrong)
     if fine:
@@ -97,7 +97,7 @@ def _listened(value: Mapping[str, Any], other: Mapping[str, Any] | None, ports: 
     return listened and together_s >= TOGETHER_S
 
 
-def _describe_stopped(stopped: Sequence[_Try]) -> Iterator[Verdict]:
+def _describe_stopped(stopped: Sequence[_Try], fleet: Fleet) -> Iterator[Verdict]:
     """Yield a verdict for each set of pairs that fail alike, their ranges joined."""
     alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for each in stopped:
@@ -108,10 +108,12 @@ def _describe_stopped(stopped: Sequence[_Try]) -> Iterator[Verdict]:
     for (pairs, outcome), ports in joined.items():
         words = ", ".join(_by_number(ports))
         found = f"{_name_pairs(pairs)} on TCP {words}: {outcome}"
-        target = pairs[0][1]
+        source, target = pairs[0]
+        task = fleet.tasks[target]
+        address = choose_address(task.hosts.get(source, ()), task.subnet, task.launcher) or source
         fix = (
-            f"on {target}: firewall-cmd --zone=trusted --add-source=ADDRESS of {pairs[0][0]}, or "
-            f"ufw allow from it; in a cloud a rule of the security group for TCP {words}"
+            f"in a cloud a rule of the security group for TCP {words}; else on {target}: "
+            f"firewall-cmd --zone=trusted --add-source={address} || ufw allow from {address}"
         )
         yield Verdict(CODE, FAIL, found, fix, "open to each other", find_culprits(pairs))
 

@@ -8,9 +8,9 @@ from typing import Any
 from hpctrain.executor import Command, LocalExecutor, SshExecutor, run_on_all
 from hpctrain.preflight.check import Check, Probe
 from hpctrain.preflight.fleet import Fleet, not_asked
-from hpctrain.preflight.ssh_words import ANSWER, parse_ssh_words
+from hpctrain.preflight.ssh_words import ANSWER, SshTarget, broken_at, parse_ssh_words
 from hpctrain.preflight.task import NodeTask
-from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
+from hpctrain.preflight.verdict import FAIL, PASS, SKIP, Verdict
 
 CODE = "host-to-host"
 SSH_TIMEOUT_S = 12.0
@@ -26,8 +26,10 @@ def look_at_neighbours(task: NodeTask) -> list[dict[str, Any]]:
         done = ssh.run(Command(("true",)), timeout_s=SSH_TIMEOUT_S)
         if done.ok:
             return {"to": peer["name"], "step": ""}
-        broken = parse_ssh_words(done.stderr, peer["alias"])
-        step, found, fix = broken or (ANSWER, done.last_words, f"ssh {peer['alias']} true")
+        target = SshTarget(peer["name"], peer["port"] or 22, peer["user"] or "", "")
+        broken = parse_ssh_words(done.stderr, peer["alias"], target)
+        broken = broken or broken_at(ANSWER, done.last_words, peer["alias"], target, "{ssh} true")
+        step, found, fix = broken
         return {"to": peer["name"], "step": step, "found": found, "fix": fix}
 
     return run_on_all(visit, list(task.more.get("neighbours", ())))
@@ -36,7 +38,7 @@ def look_at_neighbours(task: NodeTask) -> list[dict[str, Any]]:
 def judge_host_to_host(fleet: Fleet) -> Iterator[Verdict]:
     """Say of each host whether it can log in to the next ones.
 
-    It is a failure only where a launch goes from host to host.
+    It is a failure only where a launch goes from host to host; elsewhere nothing needs it.
     """
     needed = bool(fleet.facts.get("tree_launch"))
     why = "the tree launch needs it" if needed else "not needed: the launcher starts every host"
@@ -54,8 +56,8 @@ def judge_host_to_host(fleet: Fleet) -> Iterator[Verdict]:
             yield Verdict(CODE, PASS, found, hosts=(host,))
         else:
             ends = "; ".join(f"to {p['to']}: {p['step']}: {p['found']}" for p in failed)
-            fix = f"on {host}: {failed[0]['fix']}"
-            yield Verdict(CODE, FAIL if needed else WARN, f"{ends} ({why})", fix, "", (host,))
+            fix = f"on {host}: {failed[0]['fix']}" if needed else ""
+            yield Verdict(CODE, FAIL if needed else SKIP, f"{ends} ({why})", fix, "", (host,))
 
 
 HOST_TO_HOST = Check(

@@ -116,6 +116,7 @@ def find_address(name: str, task: NodeTask) -> str | None:
 def judge_mtu(fleet: Fleet) -> Iterator[Verdict]:
     """Say of each path that was tried what fits through it, then whether interfaces are alike."""
     mtus: dict[str, int] = {}
+    interfaces: dict[str, str] = {}
     for host, answer in fleet.answers.get(CODE, {}).items():
         if answer.error:
             yield not_asked(CODE, host, answer.error)
@@ -123,14 +124,18 @@ def judge_mtu(fleet: Fleet) -> Iterator[Verdict]:
         paths = [p for p in answer.value if p["to"] not in fleet.unreachable]
         for path in paths:
             if "mtu" in path:
-                mtus[host] = path["mtu"]
+                mtus[host], interfaces[host] = path["mtu"], path["interface"]
         yield _judge_paths(host, paths)
     groups = differing(mtus)
     if len(groups) > 1:
         usual, *others = groups
         for mtu in others:
             found = f"MTU {mtu}, where {len(groups[usual])} other hosts have {usual}"
-            fix = f"ip link set dev INTERFACE mtu {usual}; jumbo frames must be on everywhere"
+            one = groups[mtu][0]
+            fix = (
+                "jumbo frames must be on everywhere or nowhere; "
+                f"on {one}: ip link set dev {interfaces[one]} mtu {usual}"
+            )
             yield Verdict(CODE, WARN, found, fix, str(usual), tuple(groups[mtu]))
 
 
@@ -147,7 +152,9 @@ def _judge_paths(host: str, paths: list[Mapping[str, Any]]) -> Verdict:
         return Verdict(CODE, FAIL, found, fix, "packets of the interface's size", (host,))
     errors = [f"to {p['to']}: {p['error']}" for p in paths if "error" in p]
     if errors:
-        return Verdict(CODE, WARN, "; ".join(errors), "ip route get ADDRESS on it", "", (host,))
+        names = " ".join(p["to"] for p in paths if "error" in p)
+        fix = f"on {host}: getent hosts {names}; ip route"
+        return Verdict(CODE, WARN, "; ".join(errors), fix, "", (host,))
     narrow = [p for p in paths if p["full"] == TOO_BIG]
     if narrow:
         path = narrow[0]

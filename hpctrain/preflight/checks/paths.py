@@ -149,7 +149,8 @@ def judge_shared(fleet: Fleet) -> Iterator[Verdict]:
     if shards:
         fix += ", or --set optim.sharded=false"
         expected = "one folder: each rank writes its part of a sharded optimizer"
-        yield Verdict(SHARED_CODE, FAIL, found, fix, expected, hosts)
+        # About a setting: none of the hosts is broken, and leaving them out would mend nothing.
+        yield Verdict(SHARED_CODE, FAIL, found, fix, expected)
     elif _saves(task):
         found += "; rank 0's host alone would write checkpoints, and resuming needs that host"
         yield Verdict(SHARED_CODE, WARN, found, fix, "", hosts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpctrain.preflight.machine import Machine
+from hpctrain.preflight.ssh_words import INSTALL_CLIENT
 from hpctrain.preflight.verdict import PASS, WARN, Verdict
 
 
@@ -10,6 +11,5 @@ def check_ssh(machine: Machine) -> Verdict:
     """Look for an ssh client, which only launches on other hosts need."""
     ssh = machine.programs.get("ssh")
     if ssh is None:
-        fix = "apt-get install openssh-client"
-        return Verdict("ssh", WARN, "none on PATH: ranks only on this machine", fix)
+        return Verdict("ssh", WARN, "none on PATH: ranks only on this machine", INSTALL_CLIENT)
     return Verdict("ssh", PASS, ssh)

@@ -85,7 +85,7 @@ def judge_all_reduce(fleet: Fleet) -> Iterator[Verdict]:
     try:
         check_result(result)
     except BenchError as wrong:
-        fix = "hpctrain preflight --only pairs names the hosts"
+        fix = "which hosts it is: hpctrain preflight --only pairs"
         yield Verdict(CODE, FAIL, "; ".join(wrong.messages), fix)
         return
     points = sorted(result.points, key=lambda point: point.bytes_)

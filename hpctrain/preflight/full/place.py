@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpctrain.bench.trial import Trial
+from hpctrain.bench.trial import Trial, config_for_trial
 from hpctrain.config import Config, dump_toml
 from hpctrain.executor import Command, LocalExecutor, SshExecutor, run_on_all
 from hpctrain.hosts import Host
@@ -65,11 +65,9 @@ class Place:
         """
         assert self.request.prepared is not None
         request = self.request.prepared.request
-        told = config or self.config
+        told = config_for_trial(config or self.config)
         path = self.folder / f"{trial.name}-{CONFIG_FILE}"
-        # Hosts and ranks are the trial's own.
-        launch = replace(told.launch, np=None, hosts=None)
-        path.write_text(dump_toml(replace(told, launch=launch)), encoding="utf-8")
+        path.write_text(dump_toml(told), encoding="utf-8")
         return replace(
             trial,
             runs_dir=self.folder,

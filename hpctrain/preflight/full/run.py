@@ -11,6 +11,7 @@ from typing import Any
 
 from hpctrain.bench.scaling.progress import BenchConsole
 from hpctrain.errors import HpctrainError
+from hpctrain.preflight.again import with_same_words
 from hpctrain.preflight.check import Check, Probe
 from hpctrain.preflight.fleet import Answer, Fleet
 from hpctrain.preflight.full import allreduce, pairs, rehearsal
@@ -100,7 +101,7 @@ def run_full(
             left.pop(part.title)
             console.done(_worst(found))
             verdicts += found
-    return fleet, verdicts
+    return fleet, with_same_words(verdicts, request.asked)
 
 
 def ask_part(request: Request, fleet: Fleet, probe: Probe) -> Fleet:
