@@ -255,7 +255,7 @@ def test_a_plan_that_finds_no_room_ends_the_run_in_order(make, monkeypatch, caps
 def test_the_launchers_own_host_is_looked_at_too(make, monkeypatch):
     asked = {}
 
-    def find_unfit(ranks, prepared, ssh_options, local):
+    def find_unfit(ranks, prepared, ssh_options, local, **known):
         asked.update(ranks=set(ranks), local=local)
         return {}
 
