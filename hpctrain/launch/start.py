@@ -216,6 +216,7 @@ def _broken_by(problem: BaseException, started_at_s: float) -> Outcome:
     """Return how an attempt ended that the launcher itself broke off."""
     was_asked = isinstance(problem, (KeyboardInterrupt, StopAsked))
     code = EXIT_INTERRUPTED if was_asked else getattr(problem, "exit_code", EXIT_FAILED)
+    code = 128 + problem.number if isinstance(problem, StopAsked) else code
     return Outcome(
         state="stopped" if was_asked else "failed",
         exit_code=code,

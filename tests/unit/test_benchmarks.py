@@ -111,6 +111,29 @@ def test_the_page_on_survival_has_the_table_of_its_result(monkeypatch):
     assert not [t for found in record["trials"].values() for t in found if t["problems"]]
 
 
+def test_a_record_of_faults_says_which_commits_it_measured(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    faults = importlib.import_module("faults")
+    trials = {
+        "kill": [{"commit": "a" * 40}, {"commit": "b" * 40}],
+        "stop": [{"commit": "a" * 40}, {}],
+    }
+    assert faults.describe_commits(trials) == (
+        "commits: aaaaaaaaaaaa (2 trials), bbbbbbbbbbbb (1 trials), unknown (1 trials)"
+    )
+    record = importlib.import_module("faulting.trial").Trial(commit="a", rank=1).as_record()
+    assert (record["commit"], record["rank"]) == ("a", 1)
+
+
+def test_what_damages_a_checkpoint_waits_until_there_are_two(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    faults = importlib.import_module("faults")
+    every_steps = importlib.import_module("faulting.training").SETTINGS["checkpoint.every_steps"]
+    damaging = [case for case in faults.CASES.values() if case.after is not None]
+    assert len(damaging) == 2
+    assert all(case.first_step > 2 * every_steps for case in damaging)
+
+
 def test_the_exchange_is_of_118_mb(module):
     from hpctrain.train.model import build_model
     from hpctrain.train.presets import ModelSize
