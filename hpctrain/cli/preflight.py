@@ -172,7 +172,7 @@ def command(
     if out is not None:
         write_hosts(out, *split_hosts(fleet, verdicts))
     elif request.prepared is not None:
-        keep_hosts(request.prepared.run_path, *split_hosts(fleet, verdicts))
+        keep_hosts(request.prepared.run_path, *split_hosts(fleet, verdicts), exclude_file)
     return 1 if any(verdict.status == FAIL for verdict in verdicts) else 0
 
 

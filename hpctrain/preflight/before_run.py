@@ -30,19 +30,25 @@ def run_before(asked: Asked, environ: Mapping[str, str]) -> bool:
         fleet, verdicts = run_checks(
             request, choose_checks(QUICK, hosts=request.machines), on_answer
         )
-    verdicts = with_cost(fleet, verdicts, asked.cluster, None, environ)
-    if any(verdict.status == FAIL for verdict in verdicts):
-        print_verdicts(verdicts, hosts=hosts, err=True)
+    spares = {host for host, task in fleet.tasks.items() if task.is_spare}
+    failed = [verdict for verdict in verdicts if verdict.status == FAIL]
+    # The run can begin without a spare that is broken.
+    if any(not verdict.hosts or set(verdict.hosts) - spares for verdict in failed):
+        told = with_cost(fleet, verdicts, asked.cluster, None, environ)
+        print_verdicts(told, hosts=hosts, err=True)
         file = None
         if request.prepared is not None:
-            file = keep_hosts(request.prepared.run_path, *split_hosts(fleet, verdicts))
+            hosts_of = split_hosts(fleet, verdicts)
+            file = keep_hosts(request.prepared.run_path, *hosts_of, asked.exclude_file)
         way_out = f" Without the hosts that failed: --exclude-file {file}" if file else ""
         click.echo(f"nothing was started.{way_out}", err=True)
         return False
     summary = render_summary(verdicts, hosts=hosts)
-    warnings = [verdict for verdict in verdicts if verdict.status == WARN]
-    for verdict in warnings:
-        fix = f" → {verdict.fix}" if verdict.fix else ""
-        click.echo(f"preflight: WARN {verdict.code}: {verdict.found}{fix}", err=True)
+    for verdict in verdicts:
+        if verdict.status in (WARN, FAIL):
+            where = "spare " + ", ".join(verdict.hosts) + ": " if verdict.status == FAIL else ""
+            fix = f" → {verdict.fix}" if verdict.fix else ""
+            said = f"{verdict.status} {verdict.code}: {where}{verdict.found}{fix}"
+            click.echo(f"preflight: {said}", err=True)
     click.echo(f"preflight: {summary}", err=True)
     return True

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from hpctrain.launch.exclude import parse_excluded
 from hpctrain.preflight.verdict import FAIL, PASS, SKIP, WARN, Verdict
 
 _COLORS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", "SKIP": None}
@@ -93,8 +94,13 @@ def write_hosts(folder: Path, passed: Sequence[str], failed: Sequence[str]) -> N
                err=True)  # fmt: skip
 
 
-def keep_hosts(run_path: Path, passed: Sequence[str], failed: Sequence[str]) -> Path | None:
+def keep_hosts(
+    run_path: Path, passed: Sequence[str], failed: Sequence[str], left_out: Path | None = None
+) -> Path | None:
     """Write them beside a run's folder, so that the name stays free for the run.
+
+    Args:
+        left_out: the file whose hosts are left out already; they stay so.
 
     Returns:
         The file to start without the hosts that failed; None where it would be of no use (none
@@ -104,7 +110,8 @@ def keep_hosts(run_path: Path, passed: Sequence[str], failed: Sequence[str]) -> 
         return None
     folder = run_path.parent / KEPT_IN / run_path.name
     try:
-        write_hosts(folder, passed, failed)
+        earlier = parse_excluded(left_out.read_text("utf-8"), str(left_out)) if left_out else ()
+        write_hosts(folder, passed, list(dict.fromkeys([*failed, *earlier])))
     except OSError as problem:
         click.echo(f"{folder}: cannot be written: {problem.strerror}", err=True)
         return None

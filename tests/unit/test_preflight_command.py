@@ -254,6 +254,10 @@ def test_hosts_are_kept_beside_the_runs_folder_which_stays_free(tmp_path, capsys
     assert str(file) in capsys.readouterr().err
     RunDirectory.create(run_path).close()  # the next start may have the name
     assert [each.name for each in list_runs(run_path.parent)] == ["demo"]
+    # Who was left out before stays so.
+    (tmp_path / "before").write_text("n9  # ECC\nn2\n")
+    keep_hosts(run_path, ["n1"], ["n3", "n2"], tmp_path / "before")
+    assert file.read_text() == "n3\nn2\nn9\n"
     # Of no use: nobody has failed, or nobody is left.
     assert keep_hosts(tmp_path / "other" / "demo", ["n1"], []) is None
     assert keep_hosts(tmp_path / "other" / "demo", [], ["n1"]) is None
@@ -292,6 +296,18 @@ def test_a_run_starts_only_where_nothing_fails(monkeypatch, capsys, status, star
     assert ("nothing was started" in err) is not starts
     assert ("mend it" in err) is (status != PASS)
     assert ("3.11" in err) is not starts
+
+
+@pytest.mark.parametrize(("hosts", "starts"), [(("n2",), True), (("n1", "n2"), False), ((), False)])
+def test_a_spare_that_is_broken_is_said_and_stops_nothing(monkeypatch, capsys, hosts, starts):
+    tasks = {"n1": NodeTask(host="n1"), "n2": NodeTask(host="n2", is_spare=True)}
+    request = Request(tasks=tasks, local=frozenset())
+    verdicts = [Verdict("xid", FAIL, "fell off the bus", hosts=hosts)]
+    monkeypatch.setattr(before_run, "prepare_preflight", lambda *_, **__: request)
+    monkeypatch.setattr(before_run, "run_checks", lambda *_: (Fleet(tasks=tasks), verdicts))
+    assert before_run.run_before(Asked(), {}) is starts
+    err = capsys.readouterr().err
+    assert ("preflight: FAIL xid: spare n2: fell off the bus" in err) is starts
 
 
 def test_a_run_that_may_not_start_says_how_to_start_without_the_hosts(
