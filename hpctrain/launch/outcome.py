@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hpctrain.errors import EXIT_FAILED, EXIT_OK, EXIT_RESUMABLE, EXIT_USAGE
+from hpctrain.launch.rank_life import STOPPED_STATE
 from hpctrain.pulse import Pulse
 
-STOPPED_STATE = "T"  # of /proc/PID/stat, proc(5); "t", stopped by a debugger, is somebody's wish
 # Of ranks that are lost, or that we end because they are stopped or hung: a machine's fault, as
 # SIGKILL's 137 is to whoever decides whether to try again.
 EXIT_LOST = 128 + signal.SIGKILL
@@ -106,7 +106,7 @@ class RankState:
     that they were awake: a host that was suspended as a whole has not stood still."""
 
     def note_beat(self, frame: dict[str, Any], now_s: float) -> None:
-        """Remember a heartbeat, as the shim sends it (``RankShim._describe_life``)."""
+        """Remember a heartbeat, as the shim sends it (``Program.describe_life``)."""
         self.note_step(frame.get("step"))
         self._note_pulse(frame)
         if frame.get("state") != STOPPED_STATE:

@@ -100,12 +100,12 @@ class Supervisor:
             self._loop(mpirun)
             self._drain(mpirun)
         finally:
-            self.signals.unwatch()
             self.server.close()  # a shim whose program still runs now ends it
             self.ending.end_mpirun()
             started = self.ending.mpirun
             if started is not None and started.returncode < 0:
                 remove_session_folders(started.pid)
+            self.signals.unwatch()  # last: one that came meanwhile is raised here
         return self._outcome(mpirun.returncode)
 
     # -- starting ------------------------------------------------------------------------------
