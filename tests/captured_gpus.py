@@ -526,8 +526,8 @@ DMESG_OFF_THE_BUS = """\
 # A thread on linux-usb about a Thunderbolt monitor (Dell U2725QE): how journalctl begins a line of
 # the kernel's with -o short-monotonic. No Xid in this form was found.
 JOURNAL_STAMP = "[    5.852476] localhost kernel: "
-# systemd/systemd#23018: what journalctl prints, with exit code 0, where it may read a journal that
-# has none of the entries that were asked for; a hint goes to stderr.
+# What journalctl -k prints, with exit code 0, where it shows none of the kernel's entries: captured
+# on Debian 12 (systemd 252), and in systemd/systemd#23018. The reason goes to stderr.
 JOURNAL_NOTHING = "-- No entries --\n"
 # NVIDIA/open-gpu-kernel-modules#1030: a kernel that names the caller.
 DMESG_CALLER = (
