@@ -96,7 +96,7 @@ class Blame:
         if self._told_first not in (None, number):
             host = self.ranks[self._told_first].host
             return RankFailure(self._told_first, host, code, None, f"exit code {code}")
-        if was_asked:
+        if was_asked and not frame.get("error"):
             return RankFailure(None, "", None, None, ENDED_BY_MPIRUN, "ended")
         ended_by = f"signal {by}{signal_name(by)}" if by else f"exit code {code}"
         kind = "refused" if frame.get("error") else "exit"

@@ -158,6 +158,14 @@ def test_where_mpirun_ends_ranks_and_nobody_knows_why_no_rank_is_blamed(make):
     assert outcome.retryable
 
 
+def test_a_shim_that_ends_its_program_says_why_itself(make):
+    made = make()
+    frame = exit_frame(1, asked=True) | {"error": "it has loaded another MPI"}
+    made._on_frame(1, frame)
+    assert (made.failure.rank, made.failure.kind) == (1, "refused")
+    assert made._outcome(1).exit_code == 1
+
+
 def test_who_left_with_0_is_not_why_a_shim_is_gone(make):
     """Ranks of a program of others may be done one by one; nobody was ended by mpirun."""
     made = make()
