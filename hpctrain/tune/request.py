@@ -204,11 +204,15 @@ def _prepare_run(
 
 
 def _trial_config(config: Config, base: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a trial's configuration: its length and ranks are the trial's own."""
+    """Return a trial's configuration: its length and ranks are the trial's own.
+
+    Ranks fill hosts in order, so spares stay free; a trial that went on without a host is none.
+    """
     hosts = config.launch.hosts
     tables = with_settings(base, {"launch.hosts": str(Path(hosts).absolute())} if hosts else {})
     tables.get("train", {}).pop("tokens", None)
-    tables.get("launch", {}).pop("np", None)
+    for name in ("np", "spares", "min_np", "max_restarts"):
+        tables.get("launch", {}).pop(name, None)
     return render_tables(tables)
 
 

@@ -169,6 +169,12 @@ def test_the_shared_configuration_leaves_each_case_its_own():
     assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
 
 
+def test_no_case_takes_the_runs_spares_or_is_started_again():
+    _, config, _ = make_plan("launch.spares=1", "launch.min_np=1", "launch.max_restarts=5")
+    launch = config.launch
+    assert (launch.spares, launch.min_np, launch.max_restarts) == (0, None, 0)
+
+
 def test_every_rank_has_the_same_threads_in_every_case():
     _, config, notes = make_plan(rooms_=rooms(2, cores=16))
     assert config.launch.threads_per_rank == 8

@@ -59,6 +59,20 @@ def identity_here():
     return prepare_tuning(asked, os.environ).identity["machine"]
 
 
+def test_no_trial_takes_the_runs_spares_or_is_started_again(tune):
+    from hpctrain.tune.asked import TuneAsked
+    from hpctrain.tune.request import prepare_tuning
+
+    asked = TuneAsked(
+        folder=Path("new"), np=1, host_list="localhost:2,n2:2",
+        overrides=("train.device=cpu", "launch.spares=1", "launch.max_restarts=3"),
+    )  # fmt: skip
+    made = prepare_tuning(asked, os.environ)
+    assert [host.name for host in made.hosts] == ["localhost"]
+    assert "spares" not in made.trial_config
+    assert "max_restarts" not in made.trial_config
+
+
 def test_a_dry_run_says_what_would_be_tried_and_why(tune):
     done = tune(*SIZES, "--dry-run")
     assert done.code == 0, done.err

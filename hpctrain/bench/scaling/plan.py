@@ -93,12 +93,16 @@ def plan_batch(mode: Mode, np: int, smallest: int, train: TrainConfig, errors: l
 def plan_config(config: Config, steps: int, threads_per_rank: int | None) -> Config:
     """Return the configuration that all cases share; each sets its batch and precision on top.
 
-    The seed is the same in all of them. Hosts and np are each case's own.
+    The seed is the same in all of them. Hosts and np are each case's own; a trial that lost a host
+    and went on is no measurement.
     """
     train = replace(
         config.train, steps=steps, tokens=None, global_batch_size=None, batch_size_per_rank=None
     )
-    launch = replace(config.launch, np=None, hosts=None, threads_per_rank=threads_per_rank)
+    launch = replace(
+        config.launch, np=None, hosts=None, spares=0, min_np=None, max_restarts=0,
+        threads_per_rank=threads_per_rank,
+    )  # fmt: skip
     return replace(config, train=train, launch=launch)
 
 
