@@ -153,8 +153,8 @@ def test_python_on_other_hosts_finds_hpctrain_as_ranks_do(monkeypatch):
         return Completed(command, 0, "", "")
 
     monkeypatch.setattr(SshExecutor, "run", run)
-    monkeypatch.setenv("PYTHONPATH", "/work/hpctrain")
+    monkeypatch.setenv("PYTHONPATH", "/srv/hpctrain")
     find_healthy_hosts(["n1"], [], "python")
     monkeypatch.delenv("PYTHONPATH")
     find_healthy_hosts(["n1"], [], "python")
-    assert asked == [{"PYTHONPATH": "/work/hpctrain"}, {}]
+    assert asked == [{"PYTHONPATH": "/srv/hpctrain"}, {}]
