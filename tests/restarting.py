@@ -53,7 +53,7 @@ if "hpctrain.train" in sys.orig_argv and "HPCTRAIN_RANK" in os.environ:
         save = Checkpoints.save
         def save_at_once(self, done):
             save(self, done)
-            if done < self.steps:
+            if done < self.steps and not self.leaving:
                 self._finish_pending()
                 self._writer._thread.submit(lambda: None).result()
         Checkpoints.save = save_at_once

@@ -61,6 +61,7 @@ class Outcome:
         state: done, failed, stopped (by a signal to the launcher) or resumable (the same, after the
             ranks have saved).
         unreported_ranks: those that never reported.
+        stopped_early: a signal stopped it before all ranks had reported; some may have since.
         suspects: the ranks that the failure is laid to.
         step: the highest that was reported.
         saved_step: of the newest checkpoint that was completed.
@@ -81,6 +82,7 @@ class Outcome:
     saved_step: int | None = None
     retryable: bool = False
     final_reason: str = ""
+    stopped_early: bool = False
 
 
 @dataclass(slots=True)

@@ -98,8 +98,8 @@ class _RunLoop:
             outcome = self._attempt()
             verdict = self.recovery.judge(outcome)
             number = outcome.stop_signal
-            if outcome.state == "stopped" and outcome.unreported_ranks and number in SAVE_SIGNALS:
-                # Before all ranks had begun: as between two attempts.
+            if outcome.state == "stopped" and outcome.stopped_early and number in SAVE_SIGNALS:
+                # As between two attempts: there was nothing to save yet.
                 outcome = self._stopped_by(number)
             if not verdict.goes_on:
                 outcome = _conclude_run(outcome, verdict)

@@ -73,7 +73,7 @@ class Supervisor:
         self.started_at_s = time.monotonic()
         self.orders_at_s = self.started_at_s
         self.stacks_awaited: set[int] = set()
-        self.finished = self.left_saved = False
+        self.finished = self.left_saved = self.stopped_early = False
         self.saved_step: int | None = None
         self.signals = SignalInbox(self.selector, self._on_stop_signal)
         self.stdout_lines = LineBuffer()
@@ -274,6 +274,7 @@ class Supervisor:
             may_save=begun and self.blame.failure is None,
             unheard=not living <= self.server.connected_ranks,
         )
+        self.stopped_early |= not begun and self.ending.stop_signal is not None
 
     def _outcome(self, mpirun_code: int) -> Outcome:
         ending = self.ending
@@ -289,6 +290,7 @@ class Supervisor:
             attempt_id=self.attempt_id,
             saved_step=self.saved_step,
             suspects=self.blame.suspects(outcome),
+            stopped_early=self.stopped_early,
         )
 
     # -- what is heard -------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -111,6 +112,19 @@ def test_a_stop_while_leftovers_are_ended_does_not_leave_them(make, max_restarts
     options = ("-F", str(loop.path / "ssh_config"))
     assert loop.swept == [("r.1", ("n1", "n2"), options, 0)] * 2
     assert loop.states() == ["failed", "stopped" if max_restarts else "failed"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "state"),
+    [(signal.SIGTERM, 75, "resumable"), (signal.SIGINT, 130, "stopped")],
+)
+def test_a_start_that_a_scheduler_stops_can_go_on_where_something_is_saved(
+    make, number, code, state
+):
+    loop = make(max_restarts=1, is_trainer=True)
+    stopped = Outcome("stopped", 128 + number, 0.1, stop_signal=number, stopped_early=True)
+    assert loop.run(replace(FAILED, saved_step=4), stopped) == code
+    assert loop.states()[-1] == state
 
 
 @pytest.mark.parametrize(

@@ -328,6 +328,20 @@ def test_a_straggler_is_told_and_the_run_goes_on(make):
     assert made.failure is None
 
 
+@pytest.mark.parametrize(("reported", "early"), [(3, True), (4, False)])
+def test_a_rank_that_reports_after_the_stop_does_not_make_it_a_late_one(make, reported, early):
+    made = make()
+    for rank in made.ranks[reported:]:
+        rank.reported = False
+    made._on_stop_signal(signal.SIGTERM)
+    for number in range(4):
+        made._on_frame(number, {"kind": "hello", "host": "n0"})
+        made._on_frame(number, exit_frame(143, signal.SIGTERM, asked=True))
+    outcome = made._outcome(143)
+    assert (outcome.state, outcome.unreported_ranks) == ("stopped", ())
+    assert outcome.stopped_early is early
+
+
 # -- orders --------------------------------------------------------------------------------------
 
 
