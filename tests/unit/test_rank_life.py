@@ -152,10 +152,11 @@ def test_a_program_that_is_stopped_below_a_shell_is_seen():
     shell = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
     inside, apart = (int(shell.stdout.readline()) for _ in range(2))
     try:
-        wait_for_state(shell.pid, "S")
-        assert group_state(shell.pid, [shell.pid, inside, apart]) == "S"
         while os.getpgid(apart) == shell.pid:
             time.sleep(0.01)
+        for pid in (shell.pid, inside, apart):  # each sleeps: all have begun
+            wait_for_state(pid, "S")
+        assert group_state(shell.pid, [shell.pid, inside, apart]) == "S"
         os.kill(apart, signal.SIGSTOP)  # a helper in a group of its own: nobody need wait for it
         wait_for_state(apart, "T")
         assert group_state(shell.pid, [shell.pid, inside, apart]) == "S"
